@@ -272,7 +272,8 @@ impl Walk {
         let after = Some(position.0.clone()).filter(|_| *position != ScanPosition::at(q.range(arc).first));
         let route = Route::Arc { partition: PartitionId { n: bucket.n, arc }, q };
         let (limit, r, prefix) = (self.page, self.settings.r, self.prefix.clone());
-        let request = Request::Scan(wire::Scan { bucket: bucket.id, arc, after, limit, r, prefix });
+        let ring_version = snapshot.ring_version();
+        let request = Request::Scan(wire::Scan { bucket: bucket.id, arc, after, limit, r, prefix, ring_version });
         let page = match inner.carry_out(&request, route, &self.settings, clock).await? {
             Response::Page(page) => page,
             _ => return Err(inner.misunderstood(&request).into()),

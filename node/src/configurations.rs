@@ -52,7 +52,8 @@ pub struct Configurations {
     company: Option<u8>,
 }
 
-/// A version that is not done with.
+/// A version that is not done with, in the arcs of the newest: whatever is asked of a partition is asked of all versions by one name, also
+/// where the partitions have been doubled since.
 #[derive(Clone, PartialEq, Debug)]
 struct Older {
     topology: Arc<Topology>,
@@ -118,7 +119,7 @@ impl Configurations {
         marks: &BTreeMap<NodeId, Marks>,
     ) -> Configurations {
         let newest = records.last().expect("there is a newest record");
-        let version = newest.version();
+        let (version, partitions) = (newest.version(), newest.topology.ring().partitions());
         // The store that counts as a member's, also of one that is leaving: as the newest version that has it as a member says.
         let named = |node: NodeId| records.iter().rev().find_map(|record| record.store_of(node));
         // Not who has lost a store once, and has been named with another one since: what that holds is waited for.
@@ -157,6 +158,10 @@ impl Configurations {
             // read from again because one more version was decided.
             let retired = ready.iter().any(|later| *later > own && all_closed(*later));
             settled &= all_closed(version) && stragglers.iter().all(|node| has_left(*node));
+            let topology = match topology.ring().partitions() == partitions {
+                true => topology,
+                false => Arc::new(topology.cut_into(partitions)),
+            };
             older.push(Older { topology, is_active: !retired });
         }
         if settled {
@@ -278,7 +283,7 @@ impl Configurations {
 
     /// The shard of a node that serves a partition.
     pub fn shard_of(&self, node: NodeId, partition: PartitionId) -> u16 {
-        (partition.arc.0 % u32::from(self.shards_of(node).unwrap_or(1))) as u16
+        self.topology.ring().partitions().shard_of(partition.arc, self.shards_of(node).unwrap_or(1))
     }
 
     /// Why the process that this is about cannot be the member that it is, in words: the members have agreed on another number of shards.

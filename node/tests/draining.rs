@@ -34,7 +34,7 @@ fn coordinated() -> [Request; 4] {
     let (bucket, key) = (BucketId::DEFAULT, Key::new("k").expect("valid"));
     let (context, r, w, sloppy) = (None, None, None, None);
     let delete = Request::Delete(Delete { bucket, key, context, r, w, sloppy, write_id: WriteId(1) });
-    let scan = Scan { bucket, arc: ArcIndex(0), after: None, limit: 10, r, prefix: Vec::new().into() };
+    let scan = Scan { bucket, arc: ArcIndex(0), after: None, limit: 10, r, prefix: Vec::new().into(), ring_version: 1 };
     [get("k"), put("k", "v", None), delete, Request::Scan(scan)]
 }
 

@@ -18,7 +18,7 @@ use crate::error::Failure;
 use crate::figures::Figures;
 use crate::greeting::{self, ProtocolVersion, ProtocolVersions};
 use crate::key::{BucketId, Key};
-use crate::membership::{ClusterAnswer, ClusterCommand};
+use crate::membership::{Change, ClusterAnswer, ClusterCommand};
 use crate::topology::Topology;
 
 /// A request on the wire.
@@ -151,6 +151,10 @@ pub struct Scan {
     pub r: Option<u8>,
     /// Only keys that begin with this; all if it is empty. The others are walked over, and left out of the answer.
     pub prefix: Bytes,
+    /// The ring version by which the arc is meant: the frame's, and not in here on the wire. Whoever takes the frame fills it in. Another
+    /// version may have other arcs, and a page of one of these would leave out keys without a word.
+    #[serde(skip)]
+    pub ring_version: u64,
 }
 
 /// A position within a scan. Positions are in the order of the keys that come behind them.
@@ -678,6 +682,7 @@ impl Request {
     pub fn spoken_from(&self) -> ProtocolVersion {
         match self {
             Request::GetState(_) | Request::MergeState(_) | Request::Figures => greeting::FIGURES,
+            Request::Cluster(ClusterCommand::Stage(Change::DoublePartitions)) => greeting::DOUBLING,
             _ => ProtocolVersions::OURS.lowest(),
         }
     }

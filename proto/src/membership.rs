@@ -260,6 +260,8 @@ pub enum Change {
         /// Its name.
         name: String,
     },
+    /// Each partition becomes two, of the same owners; since [`DOUBLING`](crate::greeting::DOUBLING).
+    DoublePartitions,
 }
 
 impl fmt::Display for Change {
@@ -277,6 +279,7 @@ impl fmt::Display for Change {
             Change::CreateBucket(bucket) => write!(f, "bucket {} comes to be", bucket.name),
             Change::SetBucket(bucket) => write!(f, "bucket {} is set", bucket.name),
             Change::DropBucket { name } => write!(f, "bucket {name} goes"),
+            Change::DoublePartitions => f.write_str("partitions are doubled"),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use driftless_ring::{NodeId, PartitionId, PreferenceList, Ring, Token};
+use driftless_ring::{NodeId, PartitionId, Partitions, PreferenceList, Ring, Token};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -118,10 +118,16 @@ impl Topology {
         self.ring.preference(partition)
     }
 
-    /// The shard of `node` that stamps and serves `partition`: `arc % shards`.
+    /// The shard of `node` that stamps and serves `partition`: see [`Partitions::shard_of`].
     pub fn shard_of(&self, node: NodeId, partition: PartitionId) -> u16 {
-        let shards = self.ring.member(node).map_or(1, |member| member.shards.max(1));
-        (partition.arc.0 % u32::from(shards)) as u16
+        let shards = self.ring.member(node).map_or(1, |member| member.shards);
+        self.ring.partitions().shard_of(partition.arc, shards)
+    }
+
+    /// The same version in the smaller arcs of a later one: see [`Ring::cut_into`].
+    #[must_use]
+    pub fn cut_into(&self, later: Partitions) -> Topology {
+        Topology { ring: Arc::new(self.ring.cut_into(later)), ..self.clone() }
     }
 
     /// A fingerprint of everything in here: two nodes with the same digest agree.

@@ -74,9 +74,8 @@ impl Ring {
         if hash_seed != self.hash_seed {
             return Err(RingError::SeedChanged { old: self.hash_seed, new: hash_seed });
         }
-        if partitions < self.partitions {
-            return Err(RingError::PartitionsShrank { old: self.partitions.get(), new: partitions.get() });
-        }
+        let (old, new) = (self.partitions.get(), partitions.get());
+        let partitions = self.partitions.doubled_to(new).ok_or(RingError::PartitionsShrank { old, new })?;
         let members = checked_members(members)?;
         check_classes(&classes, &members)?;
         let tables = classes
@@ -99,15 +98,27 @@ impl Ring {
     pub fn doubled(&self) -> Result<Ring, RingError> {
         let old = self.partitions;
         let new = old.doubled().ok_or(RingError::BadPartitions { q: old.get().saturating_mul(2) })?;
-        let tables = self
-            .tables
-            .iter()
-            .map(|table| {
-                let owners = table.owners.chunks(usize::from(table.n)).flat_map(|row| [row, row].concat()).collect();
-                Table { n: table.n, owners }
-            })
-            .collect();
-        Ok(Ring::sealed(self.version.next()?, self.digest, new, self.hash_seed, self.members.clone(), tables))
+        let (members, tables) = (self.members.clone(), self.tables_cut_into(new));
+        Ok(Ring::sealed(self.version.next()?, self.digest, new, self.hash_seed, members, tables))
+    }
+
+    /// This version in the smaller arcs of a later one, so that owners of either are found by the same partition: the same number, the same
+    /// digest, and the same owners of every key. The same ring if there are no more arcs.
+    #[must_use]
+    pub fn cut_into(&self, later: Partitions) -> Ring {
+        if later.get() <= self.partitions.get() {
+            return self.clone();
+        }
+        Ring { partitions: later, tables: self.tables_cut_into(later), members: self.members.clone(), ..*self }
+    }
+
+    fn tables_cut_into(&self, later: Partitions) -> Vec<Table> {
+        let pieces = (later.get() / self.partitions.get()) as usize;
+        let cut = |table: &Table| {
+            let rows = table.owners.chunks(usize::from(table.n));
+            Table { n: table.n, owners: rows.flat_map(|row| row.repeat(pieces)).collect() }
+        };
+        self.tables.iter().map(cut).collect()
     }
 
     /// The next version, in which `new` has exactly the slots of the member `old`, which is none any more. No other slot changes hands.
@@ -133,15 +144,16 @@ impl Ring {
     /// The next version, with the members and the tables of an earlier one of the same cluster, or of this one.
     ///
     /// # Errors
-    /// [`RingError`] if the earlier one has other arcs or another hash seed.
+    /// [`RingError`] if the earlier one has more arcs or another hash seed. If it has fewer, they are cut: what was doubled stays so.
     pub fn again(&self, earlier: &Ring) -> Result<Ring, RingError> {
         if earlier.hash_seed != self.hash_seed {
             return Err(RingError::SeedChanged { old: self.hash_seed, new: earlier.hash_seed });
         }
-        if earlier.partitions != self.partitions {
-            return Err(RingError::PartitionsShrank { old: self.partitions.get(), new: earlier.partitions.get() });
+        let (old, new) = (earlier.partitions.get(), self.partitions.get());
+        if earlier.partitions.doubled_to(new) != Some(self.partitions) {
+            return Err(RingError::PartitionsShrank { old, new });
         }
-        let (members, tables) = (earlier.members.clone(), earlier.tables.clone());
+        let (members, tables) = (earlier.members.clone(), earlier.tables_cut_into(self.partitions));
         Ok(Ring::sealed(self.version.next()?, self.digest, self.partitions, self.hash_seed, members, tables))
     }
 
@@ -577,7 +589,7 @@ fn digest(ring: &Ring) -> u128 {
     hasher.update(b"driftless ring 1");
     hasher.update(&ring.version.0.to_be_bytes());
     hasher.update(&ring.parent_digest.to_be_bytes());
-    hasher.update(&ring.partitions.get().to_be_bytes());
+    hasher.update(&u32::from(ring.partitions).to_be_bytes());
     hasher.update(&ring.hash_seed.to_be_bytes());
     length(&mut hasher, ring.members.len());
     for Member { id, name, address, zone, weight, shards } in &ring.members {

@@ -73,6 +73,10 @@ impl Coordinator {
             }
             Request::Delete(delete) => self.start_delete(shard, now, deadline, delete, forwarded),
             Request::Scan(scan) => {
+                let (theirs, ours) = (scan.ring_version, topology.ring().version().0);
+                if theirs != ours {
+                    return Err(Refusal::StaleRing { theirs, ours }.into());
+                }
                 let bucket = topology.bucket(scan.bucket).ok_or(Refusal::NoSuchBucket)?;
                 if scan.arc.0 >= topology.ring().partitions().get() {
                     return Err(Refusal::BadRequest(format!("the ring has no arc {}", scan.arc.0)).into());

@@ -4,6 +4,7 @@ use driftless_proto::Topology;
 use driftless_proto::membership::{
     CandidateState, Change, ClusterAnswer, ClusterCommand, ClusterState, MemberState, Past, Record, Staged, StoreId,
 };
+use driftless_proto::greeting;
 use driftless_ring::{Member, NodeId};
 
 use super::deciding::{Purpose, is_same_change};
@@ -43,6 +44,7 @@ impl Membership {
     fn stage(&mut self, now: Instant, change: Change) -> Result<ClusterAnswer, String> {
         self.check_member(now)?;
         self.check_absent(now, &change)?;
+        self.check_understood(&change)?;
         let version = self.chain.version();
         let changes = staging::with(self.staging.changes(version), change);
         if changes.len() > staging::CHANGES_MAX {
@@ -62,6 +64,7 @@ impl Membership {
         let (version, changes) = (self.chain.version(), self.staging.changes(self.chain.version()).to_vec());
         // Who was away when it was staged may be back.
         changes.iter().try_for_each(|change| self.check_absent(now, change))?;
+        changes.iter().try_for_each(|change| self.check_understood(change))?;
         let planned = self.plan_staged(now)?;
         if planned.plan.name != name {
             return Err(format!(
@@ -221,6 +224,29 @@ impl Membership {
         };
         if member.is_some_and(|member| is_up(member.id)) {
             return Err(format!("{name} is up: {way}"));
+        }
+        Ok(())
+    }
+
+    /// Every member is there and can read what it would have to go by. Whoever could not would be cut off until it is updated.
+    fn check_understood(&self, change: &Change) -> Result<(), String> {
+        let Change::DoublePartitions = change else { return Ok(()) };
+        let others = self.configurations.members().into_iter().filter(|member| member.id != self.me.member.id);
+        let (mut silent, mut old) = (Vec::new(), Vec::new());
+        for member in others {
+            match self.peers.speaks(member.id) {
+                None => silent.push(member.name),
+                Some(speaks) if speaks < greeting::DOUBLING => old.push(member.name),
+                Some(_) => {}
+            }
+        }
+        if !old.is_empty() {
+            let (are, them) = if old.len() == 1 { ("is", "it") } else { ("are", "them") };
+            return Err(format!("{} {are} of a release that cannot double partitions: update {them} first", old.join(", ")));
+        }
+        if !silent.is_empty() {
+            let silent = said_of(&silent, "does not answer", "do not answer");
+            return Err(format!("{silent}: every member must be there, so that it is known to understand a doubling"));
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! which may be lost like any.
 
 use driftless_proto::membership::{Change, Moving, Record};
+use driftless_proto::{ProtocolVersion, ProtocolVersions, greeting};
 use driftless_ring::NodeId;
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +68,24 @@ pub enum Letter {
         /// The store that has accepted.
         store: driftless_proto::membership::StoreId,
     },
+}
+
+impl Letter {
+    /// The lowest version of the protocol in which it can be said.
+    pub(super) fn spoken_from(&self) -> ProtocolVersion {
+        let doubles = |record: &Record| record.topology.ring().partitions().is_doubled();
+        let is_of_doubling = match self {
+            Letter::News(news) => {
+                let mut staged = news.staged.iter().flat_map(|staged| &staged.changes);
+                staged.any(|change| matches!(change, Change::DoublePartitions))
+            }
+            Letter::Records { records, .. } => records.iter().any(|decided| doubles(&decided.record)),
+            Letter::Promise { accepted, .. } => accepted.iter().any(|(_, record)| doubles(record)),
+            Letter::Accept { record, .. } => doubles(record),
+            Letter::Want { .. } | Letter::Prepare { .. } | Letter::Nack { .. } | Letter::Accepted { .. } => false,
+        };
+        if is_of_doubling { greeting::DOUBLING } else { ProtocolVersions::OURS.lowest() }
+    }
 }
 
 /// How things stand with a node.

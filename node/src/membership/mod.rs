@@ -38,7 +38,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use driftless_proto::membership::{ClusterAnswer, ClusterCommand, Moving, StoreId};
-use driftless_proto::{Failure, Refusal, Topology};
+use driftless_proto::{Failure, ProtocolVersion, Refusal, Topology};
 use driftless_ring::{Member, NodeId};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -230,17 +230,17 @@ impl Membership {
         self.chain.newest().is_some_and(|newest| newest.record.is_lost(node, store))
     }
 
-    /// There is a connection to this node.
-    pub fn handle_connected(&mut self, now: Instant, peer: NodeId) {
+    /// There is a connection to this node, which goes by that version of the protocol.
+    pub fn handle_connected(&mut self, now: Instant, peer: NodeId, speaks: ProtocolVersion) {
         let chain = &self.chain;
-        self.peers.set_connected(peer, |node| is_known(chain, node), true);
+        self.peers.set_connected(peer, |node| is_known(chain, node), Some(speaks));
         self.tell_news(now, peer);
     }
 
     /// There is none any more.
     pub fn handle_disconnected(&mut self, _now: Instant, peer: NodeId) {
         let chain = &self.chain;
-        self.peers.set_connected(peer, |node| is_known(chain, node), false);
+        self.peers.set_connected(peer, |node| is_known(chain, node), None);
         self.set_apart(peer, None);
     }
 
@@ -308,7 +308,11 @@ impl Membership {
         [Some(self.news.at()), deciding, finish].into_iter().flatten().min().unwrap_or(Instant(u64::MAX))
     }
 
+    /// To one who can read it: that a member cannot is seen before it comes to that (`commands`), and others are told by their release.
     fn send(&mut self, to: NodeId, letter: Letter) {
+        if self.peers.speaks(to).is_some_and(|speaks| speaks < letter.spoken_from()) {
+            return;
+        }
         self.outputs.push_back(Output::Send { to, letter });
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use driftless_proto::ProtocolVersion;
 use driftless_proto::membership::Moving;
 use driftless_ring::NodeId;
 
@@ -17,7 +18,8 @@ pub(super) struct Peers {
 
 #[derive(Default)]
 struct Peer {
-    is_connected: bool,
+    /// The version of the protocol that it is connected by, if it is.
+    speaks: Option<ProtocolVersion>,
     heard: Option<Heard>,
     /// That it goes by another history, in words.
     apart: Option<String>,
@@ -39,10 +41,20 @@ pub(super) struct Heard {
 
 impl Peers {
     /// There is a connection, or there is none any more.
-    pub(super) fn set_connected(&mut self, node: NodeId, is_member: impl Fn(NodeId) -> bool, is_connected: bool) {
+    pub(super) fn set_connected(
+        &mut self,
+        node: NodeId,
+        is_member: impl Fn(NodeId) -> bool,
+        speaks: Option<ProtocolVersion>,
+    ) {
         if let Some(peer) = self.entry(node, is_member) {
-            peer.is_connected = is_connected;
+            peer.speaks = speaks;
         }
+    }
+
+    /// The version of the protocol by which a node is connected, if it is.
+    pub(super) fn speaks(&self, node: NodeId) -> Option<ProtocolVersion> {
+        self.peers.get(&node)?.speaks
     }
 
     pub(super) fn take_in(&mut self, now: Instant, from: NodeId, news: &News, is_member: impl Fn(NodeId) -> bool) {
@@ -56,7 +68,7 @@ impl Peers {
     /// What is found of the history of a node that is there. Whether that is news.
     pub(super) fn set_apart(&mut self, node: NodeId, what: Option<String>) -> bool {
         let Some(peer) = self.peers.get_mut(&node) else { return false };
-        let what = what.filter(|_| peer.is_connected);
+        let what = what.filter(|_| peer.speaks.is_some());
         let is_news = peer.apart != what;
         peer.apart = what;
         is_news
@@ -72,7 +84,7 @@ impl Peers {
     }
 
     pub(super) fn connected(&self) -> Vec<NodeId> {
-        self.peers.iter().filter(|(_, peer)| peer.is_connected).map(|(node, _)| *node).collect()
+        self.peers.iter().filter(|(_, peer)| peer.speaks.is_some()).map(|(node, _)| *node).collect()
     }
 
     /// What a node has said since this one started.
@@ -84,7 +96,7 @@ impl Peers {
     pub(super) fn is_heard(&self, now: Instant, node: NodeId) -> bool {
         let Some(peer) = self.peers.get(&node) else { return false };
         let is_recent = peer.heard.as_ref().is_some_and(|heard| now.since(heard.at) <= HEARD_FOR);
-        peer.is_connected && is_recent
+        peer.speaks.is_some() && is_recent
     }
 
     /// Those who are there now.
@@ -117,7 +129,7 @@ impl Peers {
         if !self.peers.contains_key(&node) && !is_member(node) {
             let strangers = self.peers.iter().filter(|(other, _)| !is_member(**other));
             if strangers.count() >= CANDIDATES_MAX {
-                let gone = self.peers.iter().find(|(other, peer)| !is_member(**other) && !peer.is_connected);
+                let gone = self.peers.iter().find(|(other, peer)| !is_member(**other) && peer.speaks.is_none());
                 let gone = gone.map(|(other, _)| *other)?;
                 self.peers.remove(&gone);
             }

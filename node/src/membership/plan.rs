@@ -46,6 +46,8 @@ impl Basis<'_> {
         let new = draft.ring(old)?;
         let words: Vec<String> = changes.iter().map(Change::to_string).collect();
         let warnings = self.warnings(&draft, &new);
+        // As many replicas of partitions as there will be, on both sides.
+        let old = &old.cut_into(new.partitions());
         let moves = Moves::between(old, &new);
         let plan = Plan {
             name: name.clone(),
@@ -75,12 +77,15 @@ impl Basis<'_> {
             buckets: record.topology.buckets().to_vec(),
             dropped: record.dropped.clone(),
             replaced: None,
+            doubles: false,
         };
-        let replaces = |change: &Change| matches!(change, Change::Replace { .. });
-        if changes.len() > 1 && changes.iter().any(replaces) {
-            return Err(
-                "a replacement goes by itself, so that nothing else moves: commit the one, then the other, or clear what is staged".to_owned()
-            );
+        let alone = changes.iter().find_map(|change| match change {
+            Change::Replace { .. } => Some("a replacement goes by itself, so that nothing else moves"),
+            Change::DoublePartitions => Some("a doubling of the partitions goes by itself, so that nothing moves"),
+            _ => None,
+        });
+        if let Some(why) = alone.filter(|_| changes.len() > 1) {
+            return Err(format!("{why}: commit the one, then the other, or clear what is staged"));
         }
         for change in changes {
             self.make(&mut draft, change)?;
@@ -117,6 +122,7 @@ impl Basis<'_> {
             Change::CreateBucket(bucket) => draft.create(bucket)?,
             Change::SetBucket(bucket) => draft.set(bucket)?,
             Change::DropBucket { name } => draft.drop(name)?,
+            Change::DoublePartitions => draft.doubles = true,
         }
         Ok(())
     }
@@ -228,6 +234,19 @@ impl Basis<'_> {
                 "{name} is declared lost: what only it holds is given up, and its data is refused for ever"
             ));
         }
+        let (before, partitions) = (self.record.topology.ring().partitions(), new.partitions());
+        if draft.doubles {
+            warnings.push(format!(
+                "there will be {partitions} partitions instead of {before}, for ever; each node reads through what it holds once, and compares \
+                 nothing with the others until then"
+            ));
+            if partitions.get() / members.len() as u32 > PARTITIONS_ENOUGH {
+                warnings.push(format!(
+                    "{} partitions for each member are more than balance needs: each costs memory, and a line in each round of comparing",
+                    partitions.get() / members.len() as u32
+                ));
+            }
+        }
         if !self.unfinished.is_empty() {
             warnings.push(format!("{} not done with yet", are_unfinished(&self.unfinished)));
         }
@@ -317,6 +336,7 @@ struct Draft {
     buckets: Vec<BucketDefinition>,
     dropped: Vec<BucketId>,
     replaced: Option<(NodeId, Member)>,
+    doubles: bool,
 }
 
 impl Draft {
@@ -410,6 +430,7 @@ impl Draft {
     fn ring(&self, old: &Ring) -> Result<Ring, String> {
         let ring = match &self.replaced {
             Some((gone, taker)) => old.replaced(*gone, taker.clone()),
+            None if self.doubles => old.doubled(),
             None => {
                 let mut members = self.members.clone();
                 members.sort_by_key(|member| member.id);
@@ -472,6 +493,9 @@ pub(super) fn are_unfinished(versions: &[u64]) -> String {
 
 /// From here on plans warn of the number of members.
 const MEMBERS_COMFORTABLE: usize = 200;
+
+/// So many partitions for each member balance better than anybody notices.
+const PARTITIONS_ENOUGH: u32 = 512;
 
 /// From here on plans warn of unequal weights: a member never holds more than one replica of a partition.
 const WEIGHTS_APART: u32 = 8;

@@ -64,6 +64,7 @@ fn subject(change: &Change) -> (&'static str, &str) {
         | Change::Set { name, .. } => ("member", name),
         Change::CreateBucket(bucket) | Change::SetBucket(bucket) => ("bucket", bucket.name.as_str()),
         Change::DropBucket { name } => ("bucket", name),
+        Change::DoublePartitions => ("partitions", ""),
     }
 }
 

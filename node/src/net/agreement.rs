@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use driftless_proto::client::Response;
 use driftless_proto::membership::{ClusterAnswer, ClusterCommand};
-use driftless_proto::{Failure, Refusal, Unknown};
+use driftless_proto::{Failure, ProtocolVersion, Refusal, Unknown};
 use driftless_ring::NodeId;
 
 use super::keeper::{AgreementKeeper, NotKept};
@@ -56,7 +56,7 @@ struct Unwritten {
     why: String,
     retry_at: Instant,
     /// Who is connected by now, of those with whom that has changed.
-    connected: BTreeMap<NodeId, bool>,
+    connected: BTreeMap<NodeId, Option<ProtocolVersion>>,
 }
 
 impl Agreement {
@@ -64,21 +64,21 @@ impl Agreement {
         Agreement { machine, keeper, orders: BTreeMap::new(), ordered: 0, letters: 0, progress: None, unwritten: None }
     }
 
-    pub(crate) fn connected(&mut self, now: Instant, peer: NodeId) {
-        self.tell_connected(now, peer, true);
+    pub(crate) fn connected(&mut self, now: Instant, peer: NodeId, speaks: ProtocolVersion) {
+        self.tell_connected(now, peer, Some(speaks));
     }
 
     pub(crate) fn disconnected(&mut self, now: Instant, peer: NodeId) {
-        self.tell_connected(now, peer, false);
+        self.tell_connected(now, peer, None);
     }
 
-    fn tell_connected(&mut self, now: Instant, peer: NodeId, is_connected: bool) {
-        match &mut self.unwritten {
-            Some(unwritten) => {
-                unwritten.connected.insert(peer, is_connected);
+    fn tell_connected(&mut self, now: Instant, peer: NodeId, speaks: Option<ProtocolVersion>) {
+        match (&mut self.unwritten, speaks) {
+            (Some(unwritten), _) => {
+                unwritten.connected.insert(peer, speaks);
             }
-            None if is_connected => self.machine.handle_connected(now, peer),
-            None => self.machine.handle_disconnected(now, peer),
+            (None, Some(speaks)) => self.machine.handle_connected(now, peer, speaks),
+            (None, None) => self.machine.handle_disconnected(now, peer),
         }
     }
 
@@ -181,7 +181,7 @@ impl Agreement {
                     tracing::info!(name, "what the cluster agrees on is written down");
                 }
                 let connected = unwritten.connected.into_iter();
-                connected.for_each(|(peer, is_connected)| self.tell_connected(now, peer, is_connected));
+                connected.for_each(|(peer, speaks)| self.tell_connected(now, peer, speaks));
                 Ok(())
             }
             Err(NotKept::Short(why)) => {
@@ -244,6 +244,7 @@ mod tests {
     use std::sync::Mutex;
 
     use driftless_proto::membership::StoreId;
+    use driftless_proto::ProtocolVersions;
     use driftless_ring::Member;
     use driftless_testkit::TopologyBuilder;
 
@@ -312,7 +313,7 @@ mod tests {
         assert_eq!(agreement.poll_effect(now, 1), Ok(None));
         let refused = agreement.order(now, tag, now + RETRY_INTERVAL, ClusterCommand::State);
         assert_eq!(refused, Some(Response::Failed(Failure::Refused(Refusal::StorageFull))));
-        agreement.connected(now, NodeId::of_name("b"));
+        agreement.connected(now, NodeId::of_name("b"), ProtocolVersions::OURS.highest());
         assert_eq!(agreement.poll_timeout(), now + RETRY_INTERVAL);
 
         now = now + RETRY_INTERVAL;

@@ -196,7 +196,10 @@ impl Client {
         if self.connection.close_reason().is_some() {
             return Ok(());
         }
-        let RequestFrame { id, deadline_ms, mut request, .. } = frame::decode(body)?;
+        let RequestFrame { id, ring_version, deadline_ms, mut request } = frame::decode(body)?;
+        if let Request::Scan(scan) = &mut request {
+            scan.ring_version = ring_version;
+        }
         let shared = &context.shared;
         let since = shared.clock.instant();
         let asked = match deadline_ms {
@@ -230,6 +233,9 @@ impl Client {
         context.under_way.begun();
         if let Some(refusal) = self.rights.refusal(shared, &request) {
             self.answer(context, since, id, refused(refusal));
+        } else if matches!(request, Request::Topology) && self.cannot_read_ring(context) {
+            let text = "the partitions of this cluster have been doubled, and the client is of a release that cannot read such a ring: update it";
+            self.answer(context, since, id, refused(Refusal::BadRequest(text.to_owned())));
         } else if is_full {
             self.refuse_overloaded(context, since, id);
         } else if entries > LISTED_MAX {
@@ -257,6 +263,11 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    fn cannot_read_ring(&self, context: &ShardContext) -> bool {
+        let is_doubled = || context.configurations.borrow().topology().ring().partitions().is_doubled();
+        self.version < greeting::DOUBLING && is_doubled()
     }
 
     /// A frame was begun and there is no room for the rest of it. Its first bytes say which request it is.

@@ -261,9 +261,9 @@ impl<S: Store> Driver<S> {
             }
             Input::Client { tag, deadline, request, .. } => self.engine.handle_client(now, tag, deadline, request),
             Input::Peer { from, message, taken: _taken } => self.engine.handle_peer(now, from, message),
-            Input::PeerUp(peer) => {
+            Input::PeerUp(peer, speaks) => {
                 if let Some(agreement) = &mut self.agreement {
-                    agreement.connected(now.instant, peer);
+                    agreement.connected(now.instant, peer, speaks);
                 }
                 if self.context.configurations.borrow().member(peer).is_some() {
                     self.peer_up(now, peer);

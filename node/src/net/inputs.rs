@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use driftless_proto::ProtocolVersion;
 use driftless_proto::client::Request;
 use driftless_proto::frame::FRAME_SHARED_MAX;
 use driftless_ring::NodeId;
@@ -43,7 +44,7 @@ pub(crate) enum Input {
         /// The room that it takes until the engine has it.
         taken: Option<Taken>,
     },
-    PeerUp(NodeId),
+    PeerUp(NodeId, ProtocolVersion),
     PeerLost(NodeId),
     /// A request to a peer was not sent: more waits for it than may.
     Unsent {
@@ -247,14 +248,14 @@ const REST_MAX: Duration = Duration::from_millis(50);
 #[cfg(test)]
 mod tests {
     use driftless_proto::client::Put;
-    use driftless_proto::{BucketId, Key, WriteId};
+    use driftless_proto::{BucketId, Key, ProtocolVersions, WriteId};
 
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
 
     fn small(number: u64) -> Input {
-        Input::PeerUp(NodeId(number))
+        Input::PeerUp(NodeId(number), ProtocolVersions::OURS.highest())
     }
 
     fn large(number: u64) -> Input {
@@ -278,7 +279,7 @@ mod tests {
 
     fn numbers(inputs: impl IntoIterator<Item = Input>) -> Vec<u64> {
         let number = |input| match input {
-            Input::PeerUp(node) => node.0,
+            Input::PeerUp(node, _) => node.0,
             Input::Client { tag, .. } => tag.request,
             _ => unreachable!("no other is given here"),
         };

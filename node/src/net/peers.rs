@@ -442,6 +442,13 @@ async fn expect_hello(
     let (version, theirs) = hello::read(&body, &context.shared.name, name).map_err(Ended::Refused)?;
     let checked = hello::check(ours, &theirs, NodeId::of_name(name), &context.configurations.borrow());
     checked.map_err(Ended::Refused)?;
+    if version < greeting::DOUBLING && context.configurations.borrow().topology().ring().partitions().is_doubled() {
+        let why = format!(
+            "the partitions of this cluster have been doubled, and {name} is of a release that cannot read such a ring (protocol {}): update it",
+            version.0
+        );
+        return Err(Ended::Refused(CloseReason::new(CloseCode::ProtocolVersion, why)));
+    }
     let wall = context.shared.clock.now().wall;
     context.shared.lives.handle_known(name, ours.incarnation, theirs.knows, wall).map_err(Ended::Refused)?;
     Ok((version, theirs))
@@ -556,7 +563,7 @@ impl Link {
         }
         links.push(self.clone());
         self.count(context, 1);
-        context.push(Input::PeerUp(self.node));
+        context.push(Input::PeerUp(self.node, self.version));
         let is_member = self.is_member.get();
         let (node, peer, version) = (&context.shared.name, &self.name, self.version.0);
         tracing::info!(node, peer, shard = self.shard, is_member, version, "peer connected");
@@ -585,7 +592,7 @@ impl Link {
         self.count(context, -1);
         context.push(Input::PeerLost(self.node));
         if !last {
-            context.push(Input::PeerUp(self.node));
+            context.push(Input::PeerUp(self.node, self.version));
         }
         let (node, peer, shard) = (&context.shared.name, &self.name, self.shard);
         if self.left_in_order(reason) {

@@ -58,6 +58,11 @@ impl Reconciler {
             self.passes = passes;
         }
         self.passes.counted = None;
+        let (before, divided) = (self.rounds.divided_into(), shard.ring().partitions());
+        if divided != before {
+            let lacking = |partition: &PartitionId| self.lacking.contains(&divided.cut_from(before, *partition));
+            self.lacking = view.holdings.partitions().filter(lacking).collect();
+        }
         self.rounds.begin_anew(shard, view.holdings.partitions(), now.instant);
         self.go_on(view);
     }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use driftless_antientropy::{Bits, Digest};
-use driftless_ring::{NodeId, PartitionId, Token};
+use driftless_ring::{NodeId, PartitionId, Partitions, Token};
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -27,6 +27,8 @@ pub(super) struct Rounds {
     is_awaited: bool,
     /// All peers that can be reached, whether or not they share anything.
     up: BTreeSet<NodeId>,
+    /// How many partitions there are.
+    partitions: Partitions,
     peers: BTreeMap<NodeId, Peer>,
     /// Unequal partitions of peers that can be reached, by the moment from which they are known to be, then by lot: two peers that fill a third
     /// should not both begin with the same partition.
@@ -68,6 +70,13 @@ pub(super) struct SharedPartition {
     unrepaired: BTreeMap<Token, Unrepaired>,
 }
 
+impl SharedPartition {
+    /// What is known of each half of a partition: when it was equal, but not how many of the keys were whose.
+    fn of_a_half(&self) -> SharedPartition {
+        SharedPartition { last_full_round: self.last_full_round, ..SharedPartition::default() }
+    }
+}
+
 /// A partition known to differ.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unequal {
@@ -91,30 +100,41 @@ impl Rounds {
         // Peers are hardly connected yet; when one is, its round comes soon.
         let interval = interval.min(INTERVAL_MAX);
         let peers = Rounds::sharing(shard, partitions, now, now + interval);
-        let is_awaited = shard.configurations.is_moving();
-        Rounds { interval, is_awaited, up: BTreeSet::new(), peers, waiting: BTreeSet::new(), rng }
+        let (is_awaited, partitions) = (shard.configurations.is_moving(), shard.ring().partitions());
+        Rounds { interval, is_awaited, up: BTreeSet::new(), partitions, peers, waiting: BTreeSet::new(), rng }
     }
 
     /// Others share these partitions from now on, and nothing is known of how they stand. What had been compared has been: who does not
-    /// begin would else say until the next round that it never was.
+    /// begin would else say until the next round that it never was. That holds of each half of a partition that was doubled.
     pub(super) fn begin_anew(&mut self, shard: &Shard, partitions: impl Iterator<Item = PartitionId>, now: Instant) {
         self.waiting.clear();
         self.is_awaited = shard.configurations.is_moving();
         let mut peers = Rounds::sharing(shard, partitions, now, now);
+        let (before_it, divided) = (self.partitions, shard.ring().partitions());
+        let cut_from = |partition| divided.cut_from(before_it, partition);
         for (id, peer) in &mut peers {
             peer.reachable = self.up.contains(id);
             let Some(before) = self.peers.get_mut(id) else { continue };
             peer.repaired = before.repaired;
-            let wanted = before.wanted.take().into_iter().flatten();
-            let wanted: BTreeSet<_> = wanted.filter(|partition| peer.shared.contains_key(partition)).collect();
-            peer.wanted = Some(wanted).filter(|wanted| !wanted.is_empty());
+            let wanted = before.wanted.take().unwrap_or_default();
+            let wanted = peer.shared.keys().copied().filter(|partition| wanted.contains(&cut_from(*partition)));
+            peer.wanted = Some(wanted.collect()).filter(|wanted: &BTreeSet<_>| !wanted.is_empty());
             for (partition, shared) in &mut peer.shared {
-                if let Some(known) = before.shared.remove(partition) {
+                let known = match divided == before_it {
+                    true => before.shared.remove(partition),
+                    false => before.shared.get(&cut_from(*partition)).map(SharedPartition::of_a_half),
+                };
+                if let Some(known) = known {
                     *shared = SharedPartition { unequal: None, ..known };
                 }
             }
         }
-        self.peers = peers;
+        (self.partitions, self.peers) = (divided, peers);
+    }
+
+    /// How many partitions there are.
+    pub(super) fn divided_into(&self) -> Partitions {
+        self.partitions
     }
 
     fn sharing(

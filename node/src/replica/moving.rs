@@ -4,7 +4,7 @@
 //! Nothing is dropped before every owner has it: a partition is kept until all versions in which this node owns it are done with, and
 //! they are not before it has handed over what it holds (`reconciler`). Where the versions are not agreed on, nothing is dropped at all.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -83,13 +83,17 @@ impl<S: Store> Replica<S> {
     /// Other versions of the ring count from now on. The turn has been committed.
     pub(crate) fn handle_configurations(&mut self, shard: &Shard, now: Now) {
         debug_assert!(self.turn.is_empty(), "a turn goes by one version");
-        let kept = shard.kept();
+        let (kept, partitions) = (shard.kept(), shard.ring().partitions());
+        if partitions != self.trees.divided_into() {
+            // An actor counts the writes of one partition: it cannot go on in two, nor in another one that has its number now.
+            self.actors.keep(&BTreeSet::new());
+        }
         // What is dropped takes knowledge with it: of actors, which must not stamp on, and of headers.
         if shard.configurations.is_agreed() && self.trees.partitions().any(|before| !kept.contains(&before)) {
             self.actors.keep(&kept);
             self.headers = HeaderCache::new(shard.limits.header_cache_bytes);
         }
-        self.trees.keep(&kept, now.instant, &shard.metrics);
+        self.trees.keep(partitions, &kept, now.instant, &shard.metrics);
         self.hints.count_anew(&shard.metrics);
         self.moving.begin_anew(shard);
         self.moving.next_step = now.instant;

@@ -120,9 +120,23 @@ impl Trees {
         }
     }
 
-    /// Other partitions are kept from now on. Of those that are new nothing has been read yet.
-    pub(super) fn keep(&mut self, partitions: &BTreeSet<PartitionId>, now: Instant, metrics: &Metrics) {
-        let gone: Vec<PartitionId> = self.kept.keys().copied().filter(|kept| !partitions.contains(kept)).collect();
+    /// How many partitions there are, by which those that are kept are numbered.
+    pub(super) fn divided_into(&self) -> Partitions {
+        self.partitions
+    }
+
+    /// Other partitions are kept from now on, of so many. Of those that are new nothing has been read yet; that are all, if there are more
+    /// than there were: the same number means another arc.
+    pub(super) fn keep(
+        &mut self,
+        of: Partitions,
+        partitions: &BTreeSet<PartitionId>,
+        now: Instant,
+        metrics: &Metrics,
+    ) {
+        let stays = |kept: &PartitionId| of == self.partitions && partitions.contains(kept);
+        let gone: Vec<PartitionId> = self.kept.keys().copied().filter(|kept| !stays(kept)).collect();
+        self.partitions = of;
         for partition in gone {
             let Some(kept) = self.kept.remove(&partition) else { continue };
             match kept.tree {

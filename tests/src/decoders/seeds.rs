@@ -349,6 +349,7 @@ pub fn scenes() -> Vec<Rehearsal> {
             limit: 2,
             r: None,
             prefix: bytes::Bytes::new(),
+            ring_version: 1,
         }));
     });
     for at in 5..20 {

@@ -7,7 +7,7 @@ use driftless_node::configurations::Configurations;
 use driftless_node::membership::{Candidate, Letter, Membership, MembershipConfig, Output, Progress};
 use driftless_node::time::Instant;
 use driftless_proto::membership::{ClusterAnswer, ClusterCommand, StoreId};
-use driftless_proto::{Failure, Topology};
+use driftless_proto::{Failure, ProtocolVersions, Topology};
 use driftless_ring::{Member, NodeId};
 
 /// What outlives the process, and what does not.
@@ -101,7 +101,7 @@ impl Agreement {
         for heard in heard {
             match heard {
                 Heard::Letter(from, letter) => machine.handle_letter(now, from, letter),
-                Heard::Up(peer) => machine.handle_connected(now, peer),
+                Heard::Up(peer) => machine.handle_connected(now, peer, ProtocolVersions::OURS.highest()),
                 Heard::Lost(peer) => machine.handle_disconnected(now, peer),
                 Heard::Behind(peer) => machine.handle_behind(now, peer),
                 Heard::Command(tag, command) => machine.handle_command(now, tag, command),

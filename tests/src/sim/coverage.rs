@@ -100,6 +100,7 @@ pub const REQUIRED: &[&str] = &[
     "leaves listed in several messages",
     "versions gone by",
     "nodes that joined",
+    "partitions doubled",
     "nodes that left",
     "nodes replaced",
     "nodes declared lost",

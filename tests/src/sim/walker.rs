@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use driftless_proto::client::{Cursor, Request, Response, Scan};
 use driftless_proto::{BucketId, Key, Topology};
-use driftless_ring::ArcIndex;
+use driftless_ring::{ArcIndex, Partitions};
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -28,6 +28,8 @@ pub struct Walker {
 struct UnderWay {
     walk: Walk,
     limit: u32,
+    /// As the ring was divided when the page was asked for.
+    partitions: Partitions,
     arc: u32,
     after: Option<Cursor>,
     retries: u32,
@@ -75,7 +77,7 @@ impl Walker {
             calm,
         };
         let (limit, retries) = (rng.random_range(1..5), if calm { 20 } else { rng.random_range(0..6) });
-        self.walk = Some(UnderWay { walk, limit, arc: 0, after: None, retries });
+        self.walk = Some(UnderWay { walk, limit, partitions: topology.ring().partitions(), arc: 0, after: None, retries });
     }
 
     /// Whether a walk is under way or waiting.
@@ -88,11 +90,20 @@ impl Walker {
         self.walk.is_some()
     }
 
-    /// The request for the next page.
-    pub fn request(&self) -> Request {
-        let UnderWay { walk, limit, arc, after, .. } = self.walk.as_ref().expect("a walk is under way");
-        let (bucket, arc, after) = (walk.bucket, ArcIndex(*arc), after.clone());
-        Request::Scan(Scan { bucket, arc, after, limit: *limit, r: Some(walk.r), prefix: bytes::Bytes::new() })
+    /// The request for the next page, by this version of the ring.
+    pub fn request(&mut self, topology: &Topology) -> Request {
+        let under_way = self.walk.as_mut().expect("a walk is under way");
+        under_way.go_by(topology.ring().partitions());
+        let UnderWay { walk, limit, arc, after, .. } = under_way;
+        Request::Scan(Scan {
+            bucket: walk.bucket,
+            arc: ArcIndex(*arc),
+            after: after.clone(),
+            limit: *limit,
+            r: Some(walk.r),
+            prefix: bytes::Bytes::new(),
+            ring_version: topology.ring().version().0,
+        })
     }
 
     /// Takes an answer, or the want of one. Answers also what is odd about it.
@@ -108,7 +119,7 @@ impl Walker {
                 if page.next.is_none() {
                     under_way.arc += 1;
                 }
-                let is_over = under_way.arc == topology.ring().partitions().get() || odd.is_some();
+                let is_over = under_way.arc == under_way.partitions.get() || odd.is_some();
                 return if is_over { (self.end(now, Ending::Ok), odd) } else { (Next::Ask, odd) };
             }
             Some(Response::Failed(failure)) => match failure.outcome() {
@@ -136,6 +147,15 @@ impl Walker {
 }
 
 impl UnderWay {
+    /// The ring may be divided anew: what follows is in the arc that the position is in now.
+    fn go_by(&mut self, partitions: Partitions) {
+        self.arc = match &self.after {
+            Some(after) => partitions.arc_of(after.token).0,
+            None => self.arc * (partitions.get() / self.partitions.get()),
+        };
+        self.partitions = partitions;
+    }
+
     /// Keys come in order and each once, all of the arc, and a page that is not the last one leads on.
     fn oddity(&self, keys: &[Key], next: Option<&Cursor>, topology: &Topology) -> Option<String> {
         let bucket = topology.bucket(self.walk.bucket).expect("walks are through buckets that exist");
@@ -144,7 +164,7 @@ impl UnderWay {
         let is_strange = |cursor: &&Cursor| {
             self.after.as_ref().is_some_and(|after| *cursor <= after)
                 || next.is_some_and(|next| *cursor > next)
-                || topology.ring().partitions().arc_of(cursor.token).0 != self.arc
+                || self.partitions.arc_of(cursor.token).0 != self.arc
         };
         if let Some(cursor) = cursors.iter().find(is_strange) {
             return Some(format!("a page of arc {} behind {:?} shows {:?}", self.arc, self.after, cursor.key));

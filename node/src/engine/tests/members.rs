@@ -8,6 +8,8 @@ use driftless_proto::topology::Topology;
 use super::*;
 use crate::configurations::{Configurations, Marks, Ready};
 
+mod doubling;
+
 /// Five engines, of which not all are members at first, and what all of them have agreed on.
 struct Changing {
     quad: Trio,

@@ -101,7 +101,7 @@ fn a_scan_lists_every_key_that_has_a_value() {
     let arc = trio.topology.place(bucket, &key()).partition.arc;
     let scan = |trio: &mut Trio, prefix: &[u8]| {
         let prefix = Bytes::copy_from_slice(prefix);
-        let scan = client::Scan { bucket: SIBLINGS, arc, after: None, limit: 10, r: None, prefix };
+        let scan = client::Scan { bucket: SIBLINGS, arc, after: None, limit: 10, r: None, prefix, ring_version: 1 };
         let request = trio.ask(1, Ask::Scan(scan));
         trio.settle();
         match trio.reply(request) {

@@ -239,12 +239,51 @@ fn what_came_early_and_is_of_another_shard_is_sent_back_to_be_asked_again() {
     assert_eq!(cluster.engines[0].shard.metrics.protocol_violations.get(), 0);
 }
 
+/// Two shards that wrote one record would each know of its own writes, and not of the other's.
+#[test]
+fn every_key_stays_with_its_shard_when_partitions_are_doubled() {
+    let mut cluster = Sharded::of_shards(Limits::default());
+    let keys: Vec<Key> = (0..64).map(|number| Key::new(format!("key {number}")).expect("valid")).collect();
+    let mut asked = Vec::new();
+    let mut write = |cluster: &mut Sharded, key: &Key, topology: &Topology, value: &'static str| {
+        let (node, partition) = (cluster.id(0), topology.place(topology.bucket(SIBLINGS).expect("exists"), key).partition);
+        let Ask::Put(put) = put_key(key, 3) else { unreachable!("it is one") };
+        let name = WriteId(xxhash_rust::xxh3::xxh3_128(format!("{value} {key:?}").as_bytes()));
+        let put = Put { value: Bytes::from_static(value.as_bytes()), write_id: name, ..put };
+        asked.push(cluster.ask(usize::from(topology.shard_of(node, partition)), Ask::Put(put)));
+        cluster.settle();
+    };
+    let first = Topology::clone(&cluster.topology);
+    keys.iter().for_each(|key| write(&mut cluster, key, &first, "one"));
+    let (next, configurations) = next_version(&cluster, first.ring().doubled().expect("fits"), first.buckets().to_vec());
+    for i in 0..cluster.engines.len() {
+        cluster.engines[i].handle_configurations(cluster.now, configurations.clone());
+        cluster.turn(i);
+    }
+    keys.iter().for_each(|key| write(&mut cluster, key, &next, "two"));
+    asked.into_iter().for_each(|request| drop(cluster.stored(request)));
+    for key in &keys {
+        let held = cluster.held(0, key).expect("is held");
+        let values = record::decode(held).expect("well formed").live().len();
+        assert_eq!(values, 2, "neither write knew of the other, and both are there: {key:?}");
+    }
+    assert!(cluster.engines.iter().all(|engine| engine.shard.metrics.protocol_violations.get() == 0));
+}
+
 /// The next version has one bucket more.
 fn with_bucket(cluster: &Sharded, id: BucketId) -> (Topology, Arc<Configurations>) {
     let first = &cluster.topology;
     let mut buckets = first.buckets().to_vec();
     buckets.push(BucketDefinition { id, name: BucketName::new("late").expect("valid"), ..buckets[0].clone() });
-    let ring = first.ring().next(first.ring().spec()).expect("is the same");
+    next_version(cluster, first.ring().next(first.ring().spec()).expect("is the same"), buckets)
+}
+
+fn next_version(
+    cluster: &Sharded,
+    ring: driftless_ring::Ring,
+    buckets: Vec<BucketDefinition>,
+) -> (Topology, Arc<Configurations>) {
+    let first = &cluster.topology;
     let second = Topology::new("test", ring, buckets).expect("fits");
     let store = StoreId(1);
     let record = |topology: &Topology, parent| {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand, ClusterState, Plan, StoreId};
-use driftless_proto::{Failure, Topology, Unknown};
+use driftless_proto::{Failure, ProtocolVersions, Topology, Unknown};
 use driftless_ring::{Member, NodeId};
 use driftless_testkit::TopologyBuilder;
 
@@ -256,7 +256,7 @@ fn who_goes_by_the_file_alone_does_nothing_by_it_before_most_others_do_too() {
     };
     let news_of = |name: &str, founding: &Arc<Topology>| {
         let mut other = machine(name, founding);
-        other.handle_connected(Instant(0), NodeId::of_name("n1"));
+        other.handle_connected(Instant(0), NodeId::of_name("n1"), ProtocolVersions::OURS.highest());
         std::iter::from_fn(|| other.poll_output())
             .find_map(|output| match output {
                 Output::Send { letter: letter @ Letter::News(_), .. } => Some(letter),

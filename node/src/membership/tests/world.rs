@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand, Moving, Record, StoreId};
-use driftless_proto::{BucketDefinition, Failure, Topology};
+use driftless_proto::{BucketDefinition, Failure, ProtocolVersions, Topology};
 use driftless_ring::{Member, NodeId, Partitions, Ring, RingSpec};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -216,9 +216,9 @@ impl World {
     }
 
     fn connect(&mut self, a: NodeId, b: NodeId) {
-        let now = self.now;
-        self.input(a, |machine| machine.handle_connected(now, b));
-        self.input(b, |machine| machine.handle_connected(now, a));
+        let (now, speaks) = (self.now, ProtocolVersions::OURS.highest());
+        self.input(a, |machine| machine.handle_connected(now, b, speaks));
+        self.input(b, |machine| machine.handle_connected(now, a, speaks));
     }
 
     fn is_cut(&self, a: NodeId, b: NodeId) -> bool {

@@ -7,6 +7,7 @@
 //! set       another share for a member ──▶ commit ──▶ until the version is settled
 //! replace   a node dies for ever; another starts, and calls ──▶ commit ──▶ until the version is settled
 //! lose      a node dies for ever ──▶ commit that it is lost ──▶ until the version is settled
+//! double    commit that there are twice the partitions ──▶ until the version is settled
 //! wipe      the disk of a node is lost, and an empty one is in its place ──▶ until a version names it
 //! ```
 //! Half way the operator may take back what was decided, if nobody is dead; and a disk may be lost as well.
@@ -73,6 +74,8 @@ enum Kind {
     Set(usize, u32),
     Replace(usize, usize),
     Lose(usize),
+    /// To so many partitions.
+    Double(u32),
     Wipe(usize),
 }
 
@@ -151,9 +154,10 @@ impl World {
         operator.steps -= 1;
         let sync = (200, operator.rng.random_range(500..40_000));
         let leaver = *members.choose(&mut operator.rng).expect("there are members");
-        let dice = operator.rng.random_range(0..14);
+        let dice = operator.rng.random_range(0..16);
         let weight =
             self.cluster.topology().ring().member_by_name(&shape::name_of(leaver)).map_or(0, |member| member.weight);
+        let partitions = self.cluster.topology().ring().partitions().get();
         // Another than it has.
         let weight = 1 + (weight + operator.rng.random_range(0..2)) % 3;
         let turns: &[Turn] = match operator.rng.random_range(0..10) {
@@ -174,6 +178,7 @@ impl World {
                 self.bury(leaver);
                 Kind::Lose(leaver)
             }
+            13..15 if partitions < PARTITIONS_MAX => Kind::Double(partitions * 2),
             _ => {
                 self.wipe(leaver);
                 Kind::Wipe(leaver)
@@ -183,8 +188,10 @@ impl World {
         let began = self.schedule.now();
         if let Some(operator) = &mut self.operator {
             // Where somebody is dead there is nothing to go back to, and no other disk may be lost.
-            let is_calm = matches!(change, Kind::Join(_) | Kind::Leave(_) | Kind::Set(..));
-            let turns = turns.iter().copied().filter(|_| is_calm).collect();
+            let is_calm = matches!(change, Kind::Join(_) | Kind::Leave(_) | Kind::Set(..) | Kind::Double(_));
+            // Nor is there where all stay.
+            let goes_back = !matches!(change, Kind::Double(_));
+            let turns = turns.iter().copied().filter(|turn| is_calm && (goes_back || *turn != Turn::Cancel)).collect();
             let wiped = if let Kind::Wipe(node) = change { Some(node) } else { None };
             operator.doing = Some(Step { change, stage: Stage::Begun, began, wiped, turns, unclear_until: 0 });
         }
@@ -227,6 +234,7 @@ impl World {
                     Change::Replace { name: shape::name_of(node), with: shape::name_of(with), force: true }
                 }
                 Kind::Lose(node) => Change::Leave { name: shape::name_of(node), lost: true },
+                Kind::Double(_) => Change::DoublePartitions,
                 Kind::Wipe(_) => return,
             }),
             Stage::Muddled => ClusterCommand::Clear,
@@ -323,6 +331,7 @@ impl World {
                 self.judges.disk_losses.healed(node);
                 self.judges.coverage.add("nodes declared lost", 1);
             }
+            Kind::Double(_) => self.judges.coverage.add("partitions doubled", 1),
             Kind::Wipe(_) => {}
         }
         self.end_step();
@@ -438,6 +447,7 @@ impl World {
                 ring.member(id).is_some_and(|member| member.weight == weight)
             }
             Kind::Lose(node) => !has(node),
+            Kind::Double(partitions) => ring.partitions().get() == partitions,
             Kind::Wipe(_) => false,
         };
         if is_made && !matches!(step.stage, Stage::Decided(_)) {
@@ -468,3 +478,6 @@ const PATIENCE: Micros = 6_000_000;
 /// Members that there are at most, and at least: buckets have three owners.
 const MEMBERS_MAX: usize = 6;
 const MEMBERS_MIN: usize = 3;
+
+/// Partitions that there are at most: a tree for each is checked often.
+const PARTITIONS_MAX: u32 = 32;

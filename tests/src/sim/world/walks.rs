@@ -43,7 +43,8 @@ impl World {
         let remaining = walks.rng.random_range(low..high);
         let is_lost = !calm && walks.rng.random_bool(loss);
         if !is_lost {
-            let (client, request) = (self.workload.clients.len() + walker, walks.request());
+            let request = walks.request(self.cluster.topology());
+            let client = self.workload.clients.len() + walker;
             self.schedule.after(delay, Event::Request { to, client, attempt: number, remaining, request });
         }
         self.schedule.after(delay + remaining + 20_000, Event::Page { walker, attempt: number, response: None });
