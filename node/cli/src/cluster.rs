@@ -1,7 +1,7 @@
 //! `driftless cluster`: who the members are, and how that is changed.
 //!
 //! ```text
-//! join leave replace set ──stage──▶ what is staged ──plan──▶ what it would cost, and a name ──commit NAME──▶ a new version
+//! join leave replace set double ──stage──▶ what is staged ──plan──▶ what it would cost, and a name ──commit NAME──▶ a new version
 //!                                     ◀── clear                                                 ◀── cancel ──
 //! ```
 //! - `standing.rs`: `status`, how each member stands and what to do next;
@@ -91,6 +91,12 @@ pub(crate) enum Command {
         #[arg(long, value_parser = parse_zone)]
         zone: Option<String>,
     },
+    /// Stage that each partition becomes two, of the same owners
+    ///
+    /// For a cluster that has outgrown its partitions: ten for each member balance well. Nothing moves. There is no way back, and no release
+    /// before this one can read such a ring: update all members and clients first. After `cluster commit` each node reads through what it
+    /// holds once, before it compares again.
+    Double,
     /// What the staged changes would move, and the name to commit them by
     ///
     /// It changes nothing. Plan again whenever something else was staged or committed: the name is of exactly what is shown.
@@ -144,6 +150,7 @@ pub(crate) fn run(global: &GlobalArgs, command: Command) -> Result {
         Command::Leave { name, lost } => stage(global, client, Change::Leave { name, lost }).await,
         Command::Replace { name, with, force } => stage(global, client, Change::Replace { name, with, force }).await,
         Command::Set { name, weight, zone } => stage(global, client, Change::Set { name, weight, zone }).await,
+        Command::Double => stage(global, client, Change::DoublePartitions).await,
         Command::Plan => match ask(client, ClusterCommand::Plan).await? {
             ClusterAnswer::Plan(plan) if global.format == Format::Json => output::json_line(&plan::as_json(&plan)),
             ClusterAnswer::Plan(plan) => plan::print(&plan, &global.cluster_flags()),

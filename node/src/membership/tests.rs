@@ -3,6 +3,7 @@
 //! most of the voters are gone.
 
 mod chaos;
+mod doubling;
 mod flows;
 mod forced;
 mod world;

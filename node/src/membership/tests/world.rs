@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand, Moving, Record, StoreId};
-use driftless_proto::{BucketDefinition, Failure, ProtocolVersions, Topology};
+use driftless_proto::{BucketDefinition, Failure, ProtocolVersion, ProtocolVersions, Topology};
 use driftless_ring::{Member, NodeId, Partitions, Ring, RingSpec};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -53,6 +53,8 @@ pub(super) struct Weather {
 
 pub(super) struct Node {
     pub(super) member: Member,
+    /// The highest version of the protocol that its release speaks.
+    pub(super) speaks: ProtocolVersion,
     pub(super) store: StoreId,
     pub(super) files: BTreeMap<String, Vec<u8>>,
     pub(super) machine: Option<Membership>,
@@ -105,6 +107,7 @@ impl World {
             let node = Node {
                 store: StoreId(rng.random()),
                 member,
+                speaks: ProtocolVersions::OURS.highest(),
                 files: BTreeMap::new(),
                 machine: None,
                 is_dead: false,
@@ -216,7 +219,7 @@ impl World {
     }
 
     fn connect(&mut self, a: NodeId, b: NodeId) {
-        let (now, speaks) = (self.now, ProtocolVersions::OURS.highest());
+        let (now, speaks) = (self.now, self.nodes[&a].speaks.min(self.nodes[&b].speaks));
         self.input(a, |machine| machine.handle_connected(now, b, speaks));
         self.input(b, |machine| machine.handle_connected(now, a, speaks));
     }
@@ -296,6 +299,8 @@ impl World {
         let now = self.now;
         match event {
             Event::Deliver { from, to, letter } => {
+                let speaks = self.nodes[&from].speaks.min(self.nodes[&to].speaks);
+                assert!(letter.spoken_from() <= speaks, "{to} could not read {letter:?}");
                 if !self.is_cut(from, to) {
                     self.input(to, |machine| machine.handle_letter(now, from, *letter));
                 }
