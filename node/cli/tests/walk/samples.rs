@@ -94,6 +94,7 @@ pub(crate) const SAMPLES: &[Sample] = &[
     soon(alike(COMMANDS, "driftless --profile DIR cluster plan", At::Changing(nothing))),
     alike(MEMBERSHIP, "driftless --profile DIR cluster commit 24dd3d40", At::Changing(a_plan)),
     alike(MEMBERSHIP, "driftless --profile DIR cluster leave n2", At::Changing(settled)),
+    alike(MEMBERSHIP, "driftless --profile DIR cluster double", At::Changing(nothing_staged)),
     alike(MEMBERSHIP, "driftless --profile DIR cluster set n1 --weight 2", At::Changing(nothing_staged)),
     alike(COMMANDS, "driftless --profile DIR bucket create carts --strict", At::Changing(nothing_staged)),
     alike(COMMANDS, "driftless --profile DIR bucket set carts -r 2 -w 3", At::Changing(settled)),
