@@ -3,6 +3,7 @@
 
 mod cluster_support;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -148,6 +149,52 @@ async fn every_node_is_restarted_in_turn_and_no_client_notices() {
     }
 }
 
+/// As docs/operations.md says under "Upgrading": nodes of the release before are restarted with this one, in turn, under load. Until the last
+/// of them is, what only this release understands is refused; then it is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_of_the_release_before_is_upgraded_node_by_node_and_no_client_notices() {
+    let Some(before) = std::env::var_os(RELEASE_BEFORE).map(PathBuf::from) else {
+        println!("skipped: {RELEASE_BEFORE} names no `driftless` of the release before; `.ci/upgrade` builds one");
+        return;
+    };
+    let dev = Dev::of_release(before);
+    let mut load = Load::start(&dev).await;
+    let mut started = Vec::new();
+    for name in ["n1", "n2", "n3"] {
+        load.go_on("releases run beside each other").await;
+        let of_the_past = "is of a release that cannot double partitions: update it first";
+        let are_of_the_past = "are of a release that cannot double partitions: update them first";
+        // Whoever is asked is of either release.
+        let refused = dev.run(&["cluster", "double"]);
+        let says = [of_the_past, are_of_the_past, "speaks protocol version 3"];
+        assert!(says.iter().any(|why| refused.stderr.contains(why)), "{refused:?}");
+        assert_ne!(refused.code, Some(0));
+
+        dev.ok(&["drain", name, "--wait"]);
+        load.go_on("a node is drained").await;
+        dev.stop(name);
+        started.push(dev.serve(name));
+        dev.eventually("it is ready, and the others have it back", || {
+            is_ready(&dev, name) && dev.run(&["status", "--check"]).code == Some(0)
+        });
+        load.go_on("a node has been upgraded").await;
+    }
+    dev.ok(&["cluster", "double"]);
+    let plan = text(&dev.json(&["cluster", "plan"]), "plan");
+    dev.ok(&["cluster", "commit", &plan]);
+    dev.eventually("partitions are doubled", || {
+        let status = dev.json(&["cluster", "status"]);
+        dev.json(&["ring"])["partitions"] == json!(512) && status["unfinished"] == json!([])
+    });
+    load.go_on("partitions have been doubled").await;
+    load.end().await;
+    for mut child in started {
+        signal(child.id(), Signal::TERM);
+        let status = wait(&mut child, Duration::from_secs(30)).expect("stops when asked to");
+        assert!(status.success(), "{status}");
+    }
+}
+
 #[test]
 fn a_drained_node_is_taken_back_and_who_is_no_member_cannot_be_drained() {
     let dev = Dev::start();
@@ -165,6 +212,9 @@ fn a_drained_node_is_taken_back_and_who_is_no_member_cannot_be_drained() {
     dev.fails(2, &["drain", "n2", "--undo", "--wait"], &["cannot be used with"]);
     dev.fails(2, &["drain"], &["NODE"]);
 }
+
+/// A `driftless` of the release before.
+const RELEASE_BEFORE: &str = "DRIFTLESS_RELEASE_BEFORE";
 
 const WORKERS: u64 = 4;
 

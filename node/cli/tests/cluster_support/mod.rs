@@ -22,6 +22,8 @@ use serde_json::Value;
 /// A cluster in a directory of its own.
 pub(crate) struct Dev {
     child: Option<Child>,
+    /// Starts the cluster, and its nodes with it.
+    program: PathBuf,
     dir: tempfile::TempDir,
     base_port: u16,
     nodes: u16,
@@ -48,9 +50,18 @@ impl Dev {
 
     /// The same of so many nodes.
     pub(crate) fn of(nodes: u16, edit: impl Fn(&Path)) -> Dev {
+        Dev::begun_by(driftless().get_program().into(), nodes, edit)
+    }
+
+    /// Three nodes that another build of the program starts; all else is done by this one.
+    pub(crate) fn of_release(program: PathBuf) -> Dev {
+        Dev::begun_by(program, 3, |_| {})
+    }
+
+    fn begun_by(program: PathBuf, nodes: u16, edit: impl Fn(&Path)) -> Dev {
         for _ in 0..5 {
             let dir = tempfile::tempdir().expect("a temporary directory");
-            let mut dev = Dev { child: None, dir, base_port: free_ports(nodes), nodes };
+            let mut dev = Dev { child: None, program: program.clone(), dir, base_port: free_ports(nodes), nodes };
             // Somebody may take a port between looking and using it: then another try is made.
             if dev.try_up(true) {
                 let edited = dev.edited(&edit);
@@ -81,7 +92,7 @@ impl Dev {
 
     fn try_up(&mut self, first: bool) -> bool {
         let log = File::create(self.dir.path().join("dev.txt")).expect("can be written");
-        let mut command = driftless();
+        let mut command = program(&self.program);
         command.args(["dev", "--dir"]).arg(self.cluster());
         if first {
             command.args(["--base-port", &self.base_port.to_string(), "--nodes", &self.nodes.to_string()]);
@@ -290,7 +301,12 @@ impl Drop for Dev {
 
 /// The binary under test, without anything from the environment that could change what it does.
 pub(crate) fn driftless() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_driftless"));
+    program(env!("CARGO_BIN_EXE_driftless").as_ref())
+}
+
+/// The same of any build.
+fn program(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
     for (variable, _) in std::env::vars_os() {
         if variable.to_str().is_some_and(|name| name.starts_with("DRIFTLESS_")) {
             command.env_remove(variable);
