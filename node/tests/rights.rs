@@ -41,7 +41,15 @@ fn merge_state(key: &'static str) -> Request {
 }
 
 fn scan(bucket: BucketId) -> Request {
-    Request::Scan(Scan { bucket, arc: ArcIndex(0), after: None, limit: 10, r: None, prefix: bytes::Bytes::new(), ring_version: 1 })
+    Request::Scan(Scan {
+        bucket,
+        arc: ArcIndex(0),
+        after: None,
+        limit: 10,
+        r: None,
+        prefix: bytes::Bytes::new(),
+        ring_version: 1,
+    })
 }
 
 fn get_of(bucket: BucketId) -> Request {

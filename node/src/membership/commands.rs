@@ -1,10 +1,10 @@
 //! What operators say, and what they are told.
 
 use driftless_proto::Topology;
+use driftless_proto::greeting;
 use driftless_proto::membership::{
     CandidateState, Change, ClusterAnswer, ClusterCommand, ClusterState, MemberState, Past, Record, Staged, StoreId,
 };
-use driftless_proto::greeting;
 use driftless_ring::{Member, NodeId};
 
 use super::deciding::{Purpose, is_same_change};
@@ -242,7 +242,10 @@ impl Membership {
         }
         if !old.is_empty() {
             let (are, them) = if old.len() == 1 { ("is", "it") } else { ("are", "them") };
-            return Err(format!("{} {are} of a release that cannot double partitions: update {them} first", old.join(", ")));
+            return Err(format!(
+                "{} {are} of a release that cannot double partitions: update {them} first",
+                old.join(", ")
+            ));
         }
         if !silent.is_empty() {
             let silent = said_of(&silent, "does not answer", "do not answer");

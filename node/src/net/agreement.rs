@@ -243,8 +243,8 @@ mod tests {
 
     use std::sync::Mutex;
 
-    use driftless_proto::membership::StoreId;
     use driftless_proto::ProtocolVersions;
+    use driftless_proto::membership::StoreId;
     use driftless_ring::Member;
     use driftless_testkit::TopologyBuilder;
 

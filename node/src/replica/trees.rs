@@ -127,13 +127,7 @@ impl Trees {
 
     /// Other partitions are kept from now on, of so many. Of those that are new nothing has been read yet; that are all, if there are more
     /// than there were: the same number means another arc.
-    pub(super) fn keep(
-        &mut self,
-        of: Partitions,
-        partitions: &BTreeSet<PartitionId>,
-        now: Instant,
-        metrics: &Metrics,
-    ) {
+    pub(super) fn keep(&mut self, of: Partitions, partitions: &BTreeSet<PartitionId>, now: Instant, metrics: &Metrics) {
         let stays = |kept: &PartitionId| of == self.partitions && partitions.contains(kept);
         let gone: Vec<PartitionId> = self.kept.keys().copied().filter(|kept| !stays(kept)).collect();
         self.partitions = of;

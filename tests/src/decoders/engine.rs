@@ -130,7 +130,9 @@ impl Stage {
         let peer = self.members[usize::from(argument) % (self.members.len() - 1) + 1];
         match kind % STEPS {
             CLIENT => {
-                let Ok(RequestFrame { ring_version, deadline_ms, mut request, .. }) = frame::decode(payload) else { return };
+                let Ok(RequestFrame { ring_version, deadline_ms, mut request, .. }) = frame::decode(payload) else {
+                    return;
+                };
                 if let Request::Scan(scan) = &mut request {
                     scan.ring_version = ring_version;
                 }

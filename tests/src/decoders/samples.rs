@@ -126,7 +126,15 @@ pub fn client_requests() -> Vec<client::Request> {
     };
     let delete =
         client::Delete { bucket, key, context: None, r: None, w: None, sloppy: None, write_id: WriteId(u128::MAX) };
-    let scan = client::Scan { bucket, arc: ArcIndex(3), after: None, limit: 10, r: None, prefix: Bytes::new(), ring_version: 0 };
+    let scan = client::Scan {
+        bucket,
+        arc: ArcIndex(3),
+        after: None,
+        limit: 10,
+        r: None,
+        prefix: Bytes::new(),
+        ring_version: 0,
+    };
     let mut all = vec![
         client::Request::Topology,
         client::Request::Get(get.clone()),

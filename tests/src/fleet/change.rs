@@ -24,6 +24,8 @@ pub(crate) struct Change {
     pub(crate) replaced: Vec<(String, String)>,
     /// Members that get another weight.
     pub(crate) weights: Vec<(String, u32)>,
+    /// There are twice the partitions.
+    pub(crate) doubles: bool,
 }
 
 /// Who may change members.
@@ -181,7 +183,8 @@ impl Change {
             zone: None,
         });
         let gone = self.leaves.iter().map(leaves(false)).chain(self.lost.iter().map(leaves(true)));
-        joins.chain(gone).chain(replaced).chain(weights).collect()
+        let doubles = self.doubles.then_some(ClusterChange::DoublePartitions);
+        joins.chain(gone).chain(replaced).chain(weights).chain(doubles).collect()
     }
 
     /// Whether the members that somebody knows are those after it.

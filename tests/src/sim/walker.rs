@@ -77,7 +77,8 @@ impl Walker {
             calm,
         };
         let (limit, retries) = (rng.random_range(1..5), if calm { 20 } else { rng.random_range(0..6) });
-        self.walk = Some(UnderWay { walk, limit, partitions: topology.ring().partitions(), arc: 0, after: None, retries });
+        self.walk =
+            Some(UnderWay { walk, limit, partitions: topology.ring().partitions(), arc: 0, after: None, retries });
     }
 
     /// Whether a walk is under way or waiting.

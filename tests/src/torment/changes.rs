@@ -213,6 +213,7 @@ impl Nemesis {
         match change.fault {
             Fault::LeaveLost => fleet::Change { lost: leaves.collect(), ..staged },
             Fault::Replace => fleet::Change { replaced: leaves.zip(joins).collect(), ..staged },
+            Fault::Double => fleet::Change { doubles: true, ..staged },
             _ => fleet::Change { joins: joins.collect(), leaves: leaves.collect(), ..staged },
         }
     }

@@ -203,7 +203,13 @@ impl Nemesis {
                 gone.map_err(|error| format!("the data of {} cannot be deleted: {error}", node.name))?;
             }
             // Changes of members are carried out, not struck with.
-            Fault::Join | Fault::Leave | Fault::Swap | Fault::Cancel | Fault::Replace | Fault::LeaveLost => {}
+            Fault::Join
+            | Fault::Leave
+            | Fault::Swap
+            | Fault::Cancel
+            | Fault::Replace
+            | Fault::LeaveLost
+            | Fault::Double => {}
         }
         Ok(())
     }
@@ -261,7 +267,13 @@ impl Nemesis {
                 }
             }
             Fault::RollingRestart => Ok(()),
-            Fault::Join | Fault::Leave | Fault::Swap | Fault::Cancel | Fault::Replace | Fault::LeaveLost => Ok(()),
+            Fault::Join
+            | Fault::Leave
+            | Fault::Swap
+            | Fault::Cancel
+            | Fault::Replace
+            | Fault::LeaveLost
+            | Fault::Double => Ok(()),
         }
     }
 

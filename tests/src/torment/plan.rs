@@ -59,6 +59,8 @@ pub enum Fault {
     Replace,
     /// The same, and nobody takes its place.
     LeaveLost,
+    /// Each partition becomes two.
+    Double,
 }
 
 /// How members change in a step.
@@ -121,11 +123,13 @@ pub(super) struct Plan {
     spare: VecDeque<usize>,
     /// How few members there may be, and how many.
     bounds: (usize, usize),
+    /// How often partitions may still be doubled: there is no way back.
+    doublings: u32,
 }
 
 impl Fault {
     /// All of them, with the names that the command line knows.
-    pub const ALL: [(&'static str, Fault); 22] = [
+    pub const ALL: [(&'static str, Fault); 23] = [
         ("kill", Fault::Kill),
         ("kill-in-recovery", Fault::KillInRecovery),
         ("kill-all", Fault::KillAll),
@@ -148,6 +152,7 @@ impl Fault {
         ("cancel", Fault::Cancel),
         ("replace", Fault::Replace),
         ("leave-lost", Fault::LeaveLost),
+        ("double", Fault::Double),
     ];
 
     /// The name on the command line.
@@ -182,6 +187,7 @@ impl Fault {
             Fault::Cancel => "a join or a leave, and back again while it is under way",
             Fault::Replace => "one node is killed and its data deleted, and a new node takes its place",
             Fault::LeaveLost => "one node is killed and its data deleted, and it is declared lost",
+            Fault::Double => "each partition becomes two, with others struck meanwhile; twice in a run at most",
         }
     }
 
@@ -229,7 +235,15 @@ impl Plan {
             bag.insert(bag.len().saturating_sub(1), change);
         }
         let bounds = ((nodes - 1).max(MEMBERS_MIN), nodes + SPARES - FREE);
-        Plan { rng, faults, bag, members: (0..nodes).collect(), spare: (nodes..nodes + SPARES).collect(), bounds }
+        Plan {
+            rng,
+            faults,
+            bag,
+            members: (0..nodes).collect(),
+            spare: (nodes..nodes + SPARES).collect(),
+            bounds,
+            doublings: DOUBLINGS,
+        }
     }
 
     /// The steps of the next round.
@@ -303,6 +317,12 @@ impl Plan {
         // Where there is no room for one to join, or nobody who may leave, the other is done.
         let (may_join, may_leave) = (self.members.len() < self.bounds.1, self.members.len() > self.bounds.0);
         let fault = match fault {
+            Fault::Double if self.doublings > 0 => {
+                self.doublings -= 1;
+                Fault::Double
+            }
+            Fault::Double if may_join => Fault::Join,
+            Fault::Double => Fault::Leave,
             Fault::Join if !may_join => Fault::Leave,
             Fault::Leave if !may_leave => Fault::Join,
             other => other,
@@ -377,8 +397,11 @@ impl Step {
 }
 
 /// Faults that change members.
-pub(super) const CHANGES: [Fault; 6] =
-    [Fault::Join, Fault::Leave, Fault::Swap, Fault::Cancel, Fault::Replace, Fault::LeaveLost];
+pub(super) const CHANGES: [Fault; 7] =
+    [Fault::Join, Fault::Leave, Fault::Swap, Fault::Cancel, Fault::Replace, Fault::LeaveLost, Fault::Double];
+
+/// Each is a scan of all that a node holds.
+const DOUBLINGS: u32 = 2;
 
 /// As many as a key has replicas.
 const MEMBERS_MIN: usize = 3;

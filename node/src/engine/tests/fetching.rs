@@ -125,7 +125,8 @@ fn a_header_in_memory_is_enough_for_what_needs_no_value() {
 fn a_scan_waits_for_its_page_and_lets_the_shard_sleep_meanwhile() {
     let (mut trio, store) = cold_start();
     let arc = trio.topology.place(trio.topology.bucket(SIBLINGS).expect("exists"), &key()).partition.arc;
-    let scan = Scan { bucket: SIBLINGS, arc, after: None, limit: 10, r: Some(1), prefix: Bytes::new(), ring_version: 1 };
+    let scan =
+        Scan { bucket: SIBLINGS, arc, after: None, limit: 10, r: Some(1), prefix: Bytes::new(), ring_version: 1 };
     let request = trio.ask(0, Ask::Scan(scan));
     trio.settle();
     assert_eq!(trio.reply(request), None);

@@ -246,7 +246,8 @@ fn every_key_stays_with_its_shard_when_partitions_are_doubled() {
     let keys: Vec<Key> = (0..64).map(|number| Key::new(format!("key {number}")).expect("valid")).collect();
     let mut asked = Vec::new();
     let mut write = |cluster: &mut Sharded, key: &Key, topology: &Topology, value: &'static str| {
-        let (node, partition) = (cluster.id(0), topology.place(topology.bucket(SIBLINGS).expect("exists"), key).partition);
+        let (node, partition) =
+            (cluster.id(0), topology.place(topology.bucket(SIBLINGS).expect("exists"), key).partition);
         let Ask::Put(put) = put_key(key, 3) else { unreachable!("it is one") };
         let name = WriteId(xxhash_rust::xxh3::xxh3_128(format!("{value} {key:?}").as_bytes()));
         let put = Put { value: Bytes::from_static(value.as_bytes()), write_id: name, ..put };
@@ -255,7 +256,8 @@ fn every_key_stays_with_its_shard_when_partitions_are_doubled() {
     };
     let first = Topology::clone(&cluster.topology);
     keys.iter().for_each(|key| write(&mut cluster, key, &first, "one"));
-    let (next, configurations) = next_version(&cluster, first.ring().doubled().expect("fits"), first.buckets().to_vec());
+    let (next, configurations) =
+        next_version(&cluster, first.ring().doubled().expect("fits"), first.buckets().to_vec());
     for i in 0..cluster.engines.len() {
         cluster.engines[i].handle_configurations(cluster.now, configurations.clone());
         cluster.turn(i);
