@@ -200,14 +200,17 @@ struct Readme;
 
 pub use bytes::Bytes;
 pub use driftless_proto::client::{
-    AaeCommand, AaePartition, AaeStatus, Condition, DamagedKey, DamagedKeys, DrainCommand, DrainStatus, Explanation,
-    HintsFor, Liveness, NodeStatus, PeerStatus, ReplicaAnswer, Restored, Severity, Sibling,
+    AaeCommand, AaePartition, AaeStatus, Condition, DamagedKey, DamagedKeys, DrainCommand, DrainStatus, HintsFor,
+    Liveness, NodeStatus, PeerStatus, Restored, Severity, Sibling,
 };
 pub use driftless_proto::figures::{Answered, Disk, ExchangesWith, Figures, RoundTrip};
 pub use driftless_proto::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use driftless_proto::membership::{
     CandidateState, Change as ClusterChange, ClusterAnswer, ClusterCommand, ClusterState, Decided, MemberState, Moving,
     Past, Plan, PlannedNode, Recovery, Staged,
+};
+pub use driftless_proto::observed::{
+    Explanation, Fate, KeptHint, Made, PassedOn, Phase, ReplicaPart, Stamp, TraceContext,
 };
 pub use driftless_proto::{
     BucketDefinition, BucketId, BucketName, Conflict as ConflictPolicy, ContextError, Durability, Hlc, Key, KeyError,

@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 use driftless_proto::client::{self, Basis, Request, Response};
 use driftless_proto::key::STATE_BYTES_MAX;
+use driftless_proto::observed::Profile;
 use driftless_proto::{ActorId, ContextKeys, Dot, Failure, Refusal, Siblings, Topology, Unknown};
 use driftless_proto::{BucketId, Key, WriteId};
 use driftless_ring::{NodeId, PartitionId};
@@ -187,6 +188,8 @@ struct Open {
 /// What was asked, and by whom.
 struct Origin {
     request: Request,
+    /// What its client wants to know of it.
+    profile: Profile,
     forwarded: bool,
     /// It was begun before, and may have been stamped then.
     may_have_happened: bool,
@@ -282,6 +285,7 @@ impl Coordinator {
             return;
         }
         let deadline = deadline.min(now.instant + shard.limits.deadline_max);
+        let (profile, request) = request.into_plain();
         if let Request::Topology = request {
             let response = Response::Topology(Box::new(Topology::clone(&shard.topology)));
             return self.outputs.push_back(Output::Reply { to: asker, response });
@@ -297,7 +301,7 @@ impl Coordinator {
             let failure = Refusal::Overloaded { retry_after_ms }.into();
             return self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) });
         }
-        self.begin(shard, now, asker, deadline, Origin { request, forwarded, may_have_happened: false });
+        self.begin(shard, now, asker, deadline, Origin { request, profile, forwarded, may_have_happened: false });
     }
 
     fn begin(&mut self, shard: &Shard, now: Now, asker: Asker, deadline: Instant, origin: Origin) {
