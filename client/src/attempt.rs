@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use driftless_proto::client::{Response, ResponseFrame};
 use driftless_proto::frame::FRAME_SHARED_MAX;
+use driftless_proto::observed::Explanation;
 use driftless_proto::{Failure, Refusal};
 use driftless_ring::NodeId;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -49,6 +50,8 @@ pub(crate) enum Event {
         passed_over: Vec<NodeId>,
         /// Another attempt was made because of this one.
         replaced: bool,
+        /// How it came about, if the node has said so.
+        explanation: Option<Box<Explanation>>,
         result: Result<Response, Cause>,
     },
     /// Its answer should have come by now.
@@ -77,6 +80,7 @@ pub(crate) struct Attempt {
     /// Since when patience runs, and how many answers the node had given by then.
     since: (Instant, u64),
     lateness: Lateness,
+    explanation: Option<Box<Explanation>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,9 +109,14 @@ impl Request<'_> {
                 };
                 match sent {
                     Ok(attempt) => self.wait(attempt).await,
-                    Err((target, passed_over, cause)) => {
-                        Event::Ended { number, target, passed_over, replaced: false, result: Err(cause) }
-                    }
+                    Err((target, passed_over, cause)) => Event::Ended {
+                        number,
+                        target,
+                        passed_over,
+                        replaced: false,
+                        explanation: None,
+                        result: Err(cause),
+                    },
                 }
             }
         }
@@ -192,6 +201,7 @@ impl Request<'_> {
             patience,
             since,
             lateness: Lateness::InTime,
+            explanation: None,
         })
     }
 
@@ -235,7 +245,9 @@ impl Request<'_> {
         if frame.ring_version > attempt.snapshot.ring_version() {
             self.router.refresh_in_background(link);
         }
-        match frame.response {
+        let (response, explanation) = frame.response.into_plain();
+        attempt.explanation = explanation;
+        match response {
             // A refusal is quick, and what a node did not manage in time says how slow others are.
             Response::Failed(failure) => {
                 attempt.kind = None;
@@ -314,7 +326,8 @@ impl Attempt {
             self.kind = None;
         }
         let (target, passed_over) = (self.target.clone(), std::mem::take(&mut self.passed_over));
-        Event::Ended { number: self.number, target, passed_over, replaced: self.replaced, result }
+        let (replaced, explanation) = (self.replaced, self.explanation.take());
+        Event::Ended { number: self.number, target, passed_over, replaced, explanation, result }
     }
 
     fn measure(&self) {

@@ -19,6 +19,7 @@ use crate::error::DeleteError;
 use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
 use crate::retry::RetryPolicy;
+use crate::told::{self, Answered};
 use crate::within::within;
 use crate::write::Write;
 
@@ -29,13 +30,21 @@ pub struct Delete {
     key: Bytes,
     context: Option<Context>,
     write_id: Option<WriteId>,
+    explain: bool,
     profile: Profile,
 }
 
 impl Bucket {
     /// Removes a key. Without a [`context`](Delete::context) the node reads first, and removes what it saw.
     pub fn delete(&self, key: impl IntoBytes) -> Delete {
-        Delete { bucket: self.clone(), key: key.into_bytes(), context: None, write_id: None, profile: Profile::new() }
+        Delete {
+            bucket: self.clone(),
+            key: key.into_bytes(),
+            context: None,
+            write_id: None,
+            explain: false,
+            profile: Profile::new(),
+        }
     }
 }
 
@@ -53,6 +62,14 @@ impl Delete {
         self
     }
 
+    /// Has the coordinator tell what each replica did: see [`Deleted::explanation`]; of a failure,
+    /// [`RequestError::explanation`](crate::RequestError::explanation). It is waited a little longer for replicas whose answers are not
+    /// needed. A node of a release that cannot explain it refuses, before anything is done.
+    pub fn explain(mut self) -> Delete {
+        self.explain = true;
+        self
+    }
+
     /// Removes. The same as awaiting the request, without the box that costs.
     ///
     /// # Errors
@@ -60,7 +77,7 @@ impl Delete {
     pub async fn send(self) -> Result<Deleted, DeleteError> {
         let span = tracing::debug_span!("delete", bucket = %self.bucket.name);
         let settings = self.profile.over(&self.bucket.settings);
-        let write = Write::new(self.context, self.write_id);
+        let write = Write { explain: self.explain, ..Write::new(self.context, self.write_id) };
         within(span, pin!(delete(&self.bucket, self.key, write, &settings, Clock::start(settings.timeout)))).await
     }
 }
@@ -74,7 +91,7 @@ pub(crate) async fn delete(
 ) -> Result<Deleted, DeleteError> {
     let key = Key::new(key)?;
     let (id, route) = bucket.place(&key, clock).await?;
-    let request = Request::Delete(wire::Delete {
+    let request = wire::Delete {
         bucket: id,
         key,
         context: write.context.map(|context| context.0),
@@ -82,14 +99,16 @@ pub(crate) async fn delete(
         w: settings.w,
         sloppy: settings.sloppy,
         write_id: write.write_id,
-    });
-    match bucket.inner.carry_out(&request, route, settings, clock).await? {
+    };
+    let request = told::observed(Request::Delete(request), write.explain);
+    let Answered { response, told } = bucket.inner.carry_out_and_tell(&request, route, settings, clock).await?;
+    match response {
         Response::Deleted(deleted) => match deleted.basis.filter(|basis| !deleted.existed && !basis.is_enough()) {
             Some(basis) => {
                 let (primaries, needed) = (basis.primaries, basis.needed);
-                Err(DeleteError::NotCertain { primaries, needed, deleted: Deleted::new(&deleted) })
+                Err(DeleteError::NotCertain { primaries, needed, deleted: Deleted::new(&deleted, told) })
             }
-            None => Ok(Deleted::new(&deleted)),
+            None => Ok(Deleted::new(&deleted, told)),
         },
         _ => Err(bucket.inner.misunderstood(&request).into()),
     }

@@ -20,6 +20,7 @@ use crate::options::{Profile, Settings};
 use crate::pages::{Pages, Turned};
 use crate::resolve::Resolve;
 use crate::retry::RetryPolicy;
+use crate::told::{self, Answered};
 use crate::within::within;
 
 /// Reads a key. Made by [`Bucket::get`]; awaited, it gives a [`Read`].
@@ -110,14 +111,15 @@ pub(crate) async fn read(
     let mut pages = Pages::default();
     loop {
         let (key, shown) = (key.clone(), pages.shown());
-        let request =
-            Request::Get(wire::Get { bucket: id, key, r: settings.r, sloppy: settings.sloppy, explain, shown });
-        let turned = match bucket.inner.carry_out(&request, route, settings, clock).await? {
+        let get = wire::Get { bucket: id, key, r: settings.r, sloppy: settings.sloppy, explain: false, shown };
+        let request = told::observed(Request::Get(get), explain);
+        let Answered { response, told } = bucket.inner.carry_out_and_tell(&request, route, settings, clock).await?;
+        let turned = match response {
             Response::Read(read) => pages.turn(read),
             _ => Turned::Misread,
         };
         match turned {
-            Turned::Whole(read) => return Ok(Read::new(*read)),
+            Turned::Whole(read) => return Ok(Read::new(*read, told)),
             Turned::More => {}
             Turned::Misread => return Err(bucket.inner.misunderstood(&request).into()),
         }

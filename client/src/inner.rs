@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_proto::client::{self as wire, Response};
+use driftless_proto::observed::{Observed, ObservedRequest};
 use driftless_proto::{BucketDefinition, Outcome, WriteId};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -25,6 +26,7 @@ use crate::options::Settings;
 use crate::request::Request;
 use crate::retry;
 use crate::router::{Route, Router, Snapshot};
+use crate::told::Answered;
 use crate::turns::Turns;
 
 /// Connections, ring and limits of a client.
@@ -128,6 +130,20 @@ impl Inner {
         settings: &Settings,
         clock: Clock,
     ) -> Result<Response, RequestError> {
+        Ok(self.carry_out_and_tell(message, route, settings, clock).await?.response)
+    }
+
+    /// The same, with what is told beside the answer.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) async fn carry_out_and_tell(
+        &self,
+        message: &wire::Request,
+        route: Route,
+        settings: &Settings,
+        clock: Clock,
+    ) -> Result<Answered, RequestError> {
         self.answer(message, route, settings, clock).await.map_err(|error| match write_id(message) {
             Some(id) => error.of_write(id),
             None => error,
@@ -140,7 +156,7 @@ impl Inner {
         route: Route,
         settings: &Settings,
         clock: Clock,
-    ) -> Result<Response, RequestError> {
+    ) -> Result<Answered, RequestError> {
         self.check(settings.attempt_timeout, clock)?;
         let router = self.router(clock).await?;
         let _permit = self.permit(message, clock).await?;
@@ -162,7 +178,9 @@ impl Inner {
     /// Waits for room among the requests under way. A large value counts as several requests.
     async fn permit(&self, message: &wire::Request, clock: Clock) -> Result<SemaphorePermit<'_>, RequestError> {
         let weight = match message {
-            wire::Request::Put(_) | wire::Request::MergeState(_) => 1 + message.value_bytes() / PERMIT_BYTES,
+            wire::Request::Put(_) | wire::Request::MergeState(_) | wire::Request::Observed(_) => {
+                1 + message.value_bytes() / PERMIT_BYTES
+            }
             _ => 1,
         };
         let weight = u32::try_from(weight.min(self.in_flight_max)).unwrap_or(u32::MAX);
@@ -197,8 +215,11 @@ impl Inner {
 
 fn write_id(message: &wire::Request) -> Option<WriteId> {
     match message {
-        wire::Request::Put(put) => Some(put.write_id),
-        wire::Request::Delete(delete) => Some(delete.write_id),
+        wire::Request::Put(put) | wire::Request::Observed(Observed { request: ObservedRequest::Put(put), .. }) => {
+            Some(put.write_id)
+        }
+        wire::Request::Delete(delete)
+        | wire::Request::Observed(Observed { request: ObservedRequest::Delete(delete), .. }) => Some(delete.write_id),
         _ => None,
     }
 }

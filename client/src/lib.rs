@@ -156,6 +156,7 @@ mod router;
 mod scan;
 mod state;
 mod tls;
+mod told;
 mod turns;
 mod typed;
 mod update;
@@ -188,6 +189,7 @@ pub use resolve::{Fail, LastWriter, Max, Resolve, ResolveError, Union};
 pub use retry::{Decision, DefaultRetry, FailedAttempt, NoRetry, RetryAt, RetryPolicy};
 pub use scan::{Keys, Scan, ScanPosition};
 pub use state::State;
+pub use told::Tried;
 pub use typed::{
     ResolvingBucket, TypedBucket, TypedGet, TypedGetResolved, TypedMultiGet, TypedRead, TypedTryUpdate, TypedUpdate,
 };
@@ -200,14 +202,17 @@ struct Readme;
 
 pub use bytes::Bytes;
 pub use driftless_proto::client::{
-    AaeCommand, AaePartition, AaeStatus, Condition, DamagedKey, DamagedKeys, DrainCommand, DrainStatus, Explanation,
-    HintsFor, Liveness, NodeStatus, PeerStatus, ReplicaAnswer, Restored, Severity, Sibling,
+    AaeCommand, AaePartition, AaeStatus, Condition, DamagedKey, DamagedKeys, DrainCommand, DrainStatus, HintsFor,
+    Liveness, NodeStatus, PeerStatus, Restored, Severity, Sibling,
 };
 pub use driftless_proto::figures::{Answered, Disk, ExchangesWith, Figures, RoundTrip};
 pub use driftless_proto::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use driftless_proto::membership::{
     CandidateState, Change as ClusterChange, ClusterAnswer, ClusterCommand, ClusterState, Decided, MemberState, Moving,
     Past, Plan, PlannedNode, Recovery, Staged,
+};
+pub use driftless_proto::observed::{
+    Explanation, Fate, KeptHint, Made, PassedOn, Phase, ReplicaPart, Stamp, TraceContext,
 };
 pub use driftless_proto::{
     BucketDefinition, BucketId, BucketName, Conflict as ConflictPolicy, ContextError, Durability, Hlc, Key, KeyError,

@@ -20,6 +20,7 @@ use crate::error::PutError;
 use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
 use crate::retry::RetryPolicy;
+use crate::told::{self, Answered};
 use crate::within::within;
 use crate::write::Write;
 
@@ -31,6 +32,7 @@ pub struct Put {
     value: Result<Bytes, EncodeError>,
     context: Option<Context>,
     write_id: Option<WriteId>,
+    explain: bool,
     profile: Profile,
 }
 
@@ -49,6 +51,7 @@ impl Bucket {
             value,
             context: None,
             write_id: None,
+            explain: false,
             profile: Profile::new(),
         }
     }
@@ -68,6 +71,14 @@ impl Put {
         self
     }
 
+    /// Has the coordinator tell what each replica did: see [`Stored::explanation`]; of a failure,
+    /// [`RequestError::explanation`](crate::RequestError::explanation). It is waited a little longer for replicas whose answers are not
+    /// needed. A node of a release that cannot explain it refuses, before anything is done.
+    pub fn explain(mut self) -> Put {
+        self.explain = true;
+        self
+    }
+
     /// Writes. The same as awaiting the request, without the box that costs.
     ///
     /// # Errors
@@ -76,7 +87,7 @@ impl Put {
         let value = self.value?;
         let span = tracing::debug_span!("put", bucket = %self.bucket.name, bytes = value.len());
         let settings = self.profile.over(&self.bucket.settings);
-        let write = Write::new(self.context, self.write_id);
+        let write = Write { explain: self.explain, ..Write::new(self.context, self.write_id) };
         within(span, pin!(put(&self.bucket, self.key, value, write, &settings, Clock::start(settings.timeout)))).await
     }
 }
@@ -94,7 +105,7 @@ pub(crate) async fn put(
         return Err(PutError::ValueTooLarge { bytes: value.len(), max: VALUE_BYTES_MAX });
     }
     let (id, route) = bucket.place(&key, clock).await?;
-    let request = Request::Put(wire::Put {
+    let request = wire::Put {
         bucket: id,
         key,
         value,
@@ -102,9 +113,11 @@ pub(crate) async fn put(
         w: settings.w,
         sloppy: settings.sloppy,
         write_id: write.write_id,
-    });
-    match bucket.inner.carry_out(&request, route, settings, clock).await? {
-        Response::Stored(stored) => Ok(Stored::new(stored)),
+    };
+    let request = told::observed(Request::Put(request), write.explain);
+    let Answered { response, told } = bucket.inner.carry_out_and_tell(&request, route, settings, clock).await?;
+    match response {
+        Response::Stored(stored) => Ok(Stored::new(stored, told)),
         _ => Err(bucket.inner.misunderstood(&request).into()),
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use driftless_proto::client::{self, Request, RequestFrame, Response, ResponseFrame};
 use driftless_proto::frame::{self, FRAME_MAX, FrameError, SHARED_FROM};
+use driftless_proto::observed::{Explained, ExplainedResponse, Observed, ObservedRequest};
 use driftless_proto::{Failure, ProtocolVersion, ProtocolVersions, Refusal, greeting};
 use quinn::{Connection, SendStream, VarInt};
 use tokio::task::JoinSet;
@@ -212,12 +213,12 @@ impl Client {
         let place = match taken {
             Some(_) => Some(self.account.arrived(listed)),
             None => {
-                let is_read = matches!(request, Request::Get(_) | Request::Scan(_) | Request::GetState(_));
+                let is_read = matches!(operation, Operation::Get | Operation::Scan);
                 self.account.request(body.len() + listed, is_read)
             }
         };
         let is_full = place.is_none();
-        if let Request::Put(put) = &mut request
+        if let Request::Put(put) | Request::Observed(Observed { request: ObservedRequest::Put(put), .. }) = &mut request
             && let Some(taken) = taken.take()
         {
             put.value = Bytes::from_owner(Charged { value: std::mem::take(&mut put.value), _taken: taken });
@@ -254,9 +255,11 @@ impl Client {
                     .filter(|shard| *shard != context.shard),
             };
             match elsewhere {
-                None => context.push(Input::Client { account, tag, deadline, request }),
+                None => context.push(Input::Client { account, tag, arrived: since, deadline, request }),
                 Some(shard) => {
-                    if !shared.hand_over(shard, ShardMessage::Client { account, tag, deadline, request }) {
+                    if !shared
+                        .hand_over(shard, ShardMessage::Client { account, tag, arrived: since, deadline, request })
+                    {
                         self.refuse_overloaded(context, since, id);
                     }
                 }
@@ -298,8 +301,13 @@ impl Client {
             | Response::Deleted(_)
             | Response::Restored(_)
             | Response::Merged(_)
-            | Response::Failed(_) => response,
+            | Response::Failed(_)
+            | Response::Explained(Explained {
+                response: ExplainedResponse::Stored(_) | ExplainedResponse::Deleted(_) | ExplainedResponse::Failed(_),
+                ..
+            }) => response,
             Response::Read(_)
+            | Response::Explained(Explained { response: ExplainedResponse::Read(_), .. })
             | Response::State(_)
             | Response::Page(_)
             | Response::Topology(_)
@@ -334,7 +342,9 @@ impl Client {
 
     fn push(&self, context: &ShardContext, id: u64, response: Response) -> Result<(), FrameError> {
         let values: Vec<Bytes> = match &response {
-            Response::Read(read) if read.siblings.iter().any(|sibling| sibling.value.len() >= SHARED_FROM) => {
+            Response::Read(read) | Response::Explained(Explained { response: ExplainedResponse::Read(read), .. })
+                if read.siblings.iter().any(|sibling| sibling.value.len() >= SHARED_FROM) =>
+            {
                 read.siblings.iter().map(|sibling| sibling.value.clone()).collect()
             }
             Response::State(page) => {
@@ -346,7 +356,7 @@ impl Client {
         };
         let ring_version = context.shared.ring_version();
         match &response {
-            Response::Read(read) => {
+            Response::Read(read) | Response::Explained(Explained { response: ExplainedResponse::Read(read), .. }) => {
                 self.account.note_read(read.siblings.iter().map(|sibling| sibling.value.len()).sum());
             }
             Response::State(page) => self.account.note_read(value_bytes(page)),
@@ -409,7 +419,7 @@ fn listed(request: &Request) -> (usize, usize) {
         (list.len(), size_of_val(list))
     }
     match request {
-        Request::Get(get) => of(&get.shown),
+        Request::Get(get) | Request::Observed(Observed { request: ObservedRequest::Get(get), .. }) => of(&get.shown),
         Request::GetState(get) => of(&get.shown),
         Request::MergeState(merge) => of(merge.state.live()),
         _ => (0, 0),
@@ -438,6 +448,7 @@ fn answer_of_shell(shared: &NodeContext, request: &Request) -> Option<Response> 
         | Request::Restore(_)
         | Request::GetState(_)
         | Request::MergeState(_)
+        | Request::Observed(_)
         | Request::Cluster(_) => return None,
     })
 }

@@ -259,7 +259,9 @@ impl<S: Store> Driver<S> {
                 self.context.shared.metrics.expired.inc();
                 self.reply(tag, Response::Failed(ASK_AGAIN_SOON.into()));
             }
-            Input::Client { tag, deadline, request, .. } => self.engine.handle_client(now, tag, deadline, request),
+            Input::Client { tag, arrived, deadline, request, .. } => {
+                self.engine.handle_client(now, tag, arrived, deadline, request);
+            }
             Input::Peer { from, message, taken: _taken } => self.engine.handle_peer(now, from, message),
             Input::PeerUp(peer, speaks) => {
                 if let Some(agreement) = &mut self.agreement {
@@ -411,9 +413,9 @@ impl<S: Store> Driver<S> {
                 self.engine.handle_synced(now, batch);
             }
             ShardMessage::Fetched => self.fetched = true,
-            ShardMessage::Client { account, tag, deadline, request } => {
+            ShardMessage::Client { account, tag, arrived, deadline, request } => {
                 context.shared.taken_in(context.shard);
-                context.push(Input::Client { account, tag, deadline, request });
+                context.push(Input::Client { account, tag, arrived, deadline, request });
             }
             ShardMessage::Peer { from, shard, connection, message, taken } => {
                 context.shared.taken_in(context.shard);

@@ -209,6 +209,7 @@ impl Link {
     /// Sends, if no more waits to be sent than may. A request that is not sent is refused in the peer's place: the machine
     /// that made it need not wait to find out, and silence would speak against the peer. An answer that is not sent is lost.
     fn send(&self, context: &ShardContext, now: Instant, message: Message) {
+        let message = message.in_version(self.version);
         let load = FrameLoad {
             values: message.large_values(),
             frame_max: FRAME_PEER_MAX,

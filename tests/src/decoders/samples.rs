@@ -25,7 +25,7 @@ use driftless_proto::{
 use driftless_ring::{ArcIndex, Member, NodeId, PartitionId, Partitions, Token, TokenRange};
 use driftless_testkit::TopologyBuilder;
 
-use super::members;
+use super::{members, observed};
 
 /// Four nodes in two zones, and buckets of every kind.
 pub fn topology() -> Arc<Topology> {
@@ -168,6 +168,8 @@ pub fn client_requests() -> Vec<client::Request> {
         all.push(client::Request::MergeState(client::MergeState { bucket, key: self::key(), state, w }));
     }
     all.push(client::Request::Figures);
+    let in_envelopes = observed::requests(&all);
+    all.extend(in_envelopes);
     all
 }
 
@@ -246,7 +248,7 @@ pub fn client_responses() -> Vec<Response> {
         counted: at == 1,
         repaired: at == 2,
     };
-    let explanation = client::Explanation {
+    let explanation = client::ReadExplanation {
         coordinator: "n1".to_owned(),
         ring_version: 1,
         partition: "n3/5".to_owned(),
@@ -349,6 +351,8 @@ pub fn client_responses() -> Vec<Response> {
     }
     all.push(Response::Merged(client::Merged { acks: 2 }));
     all.push(Response::Figures(Box::new(figures)));
+    let explained = observed::responses(&all);
+    all.extend(explained);
     all
 }
 
