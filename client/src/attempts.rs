@@ -134,9 +134,7 @@ impl Attempts<'_> {
     /// The next attempt: there, or at the best node that has none yet.
     fn begin(&mut self, at: Option<Target>) -> Result<Step, RequestError> {
         let snapshot = self.request.router.snapshot();
-        if let Route::Arc { q, .. } = self.request.route
-            && q != snapshot.topology.ring().partitions()
-        {
+        if !self.names_its_arc(&snapshot) {
             return Err(self.error(Cause::RingDivided));
         }
         let (target, avoid) = match (at, &self.request.settings.via) {
@@ -151,6 +149,15 @@ impl Attempts<'_> {
             },
         };
         Ok(self.start(snapshot, target, avoid))
+    }
+
+    /// Whether the request means the same by this ring: that of a later version may have other arcs, and what is named by its arc must be asked
+    /// by the ring that it was taken from.
+    fn names_its_arc(&self, snapshot: &Snapshot) -> bool {
+        match self.request.route {
+            Route::Arc { q, .. } => q == snapshot.topology.ring().partitions(),
+            _ => true,
+        }
     }
 
     fn start(&mut self, snapshot: Arc<Snapshot>, target: Target, avoid: Option<Vec<NodeId>>) -> Step {
@@ -179,6 +186,9 @@ impl Attempts<'_> {
             return None;
         }
         let snapshot = self.request.router.snapshot();
+        if !self.names_its_arc(&snapshot) {
+            return None;
+        }
         let (next, next_link) = self.choose(&snapshot)?;
         let is_better = next_link.is_promising() && next != node && !self.avoided().contains(&next);
         if !is_better || !(silent || self.request.hedge_budget.spend()) {

@@ -689,7 +689,9 @@ impl Request {
     pub fn spoken_from(&self) -> ProtocolVersion {
         match self {
             Request::GetState(_) | Request::MergeState(_) | Request::Figures => greeting::FIGURES,
-            Request::Cluster(ClusterCommand::Stage(Change::DoublePartitions)) => greeting::DOUBLING,
+            Request::Cluster(
+                ClusterCommand::Stage(Change::DoublePartitions) | ClusterCommand::Apply(Change::DoublePartitions),
+            ) => greeting::DOUBLING,
             Request::Observed(_) => greeting::OBSERVED,
             _ => ProtocolVersions::OURS.lowest(),
         }

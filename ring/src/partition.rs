@@ -60,6 +60,12 @@ impl Partitions {
         std::iter::successors(Some(self), |partitions| partitions.doubled()).find(|partitions| partitions.q == q)
     }
 
+    /// As many as the cluster was founded with.
+    #[must_use]
+    pub fn founding(self) -> Partitions {
+        Partitions { q: self.q >> self.doublings, doublings: 0 }
+    }
+
     /// The arc, of those that the cluster was founded with, that this one was cut from. Whatever must stay where it is when Q is doubled
     /// goes by this one.
     pub fn founding_arc(self, arc: ArcIndex) -> ArcIndex {
@@ -244,6 +250,7 @@ mod tests {
     fn whatever_was_doubled_is_known_by_the_arcs_that_it_was_founded_with() {
         let four = Partitions::new(4).unwrap();
         let sixteen = four.doubled_to(16).unwrap();
+        assert_eq!(sixteen.founding(), four);
         for arc in sixteen.arcs() {
             let founding = sixteen.founding_arc(arc);
             assert!(four.range(founding).contains(sixteen.range(arc).first));

@@ -122,13 +122,21 @@ impl Doubts {
                 if keys == 1 { "key waits" } else { "keys wait" }
             ));
         }
-        let fresh: Vec<&str> = all()
-            .filter(|(_, said)| {
-                let shared = said.aae.partitions.iter().filter(|line| line.partition.n == n);
-                said.aae.building > 0 || shared.into_iter().any(|line| line.last_full_round_ms.is_none())
-            })
-            .map(|(name, _)| name)
-            .collect();
+        let is_fresh = |said: &Said| {
+            let mut shared = said.aae.partitions.iter().filter(|line| line.partition.n == n);
+            shared.any(|line| line.last_full_round_ms.is_none())
+        };
+        let fresh: Vec<&str> = all().filter(|(_, said)| is_fresh(said)).map(|(name, _)| name).collect();
+        let building = |said: &Said| said.aae.building > 0 && !is_fresh(said);
+        let building: Vec<&str> = all().filter(|(_, said)| building(said)).map(|(name, _)| name).collect();
+        if !building.is_empty() {
+            doubts.push(format!(
+                "{} {} through what is stored, and {} nothing until that is done: wait until `driftless status` shows how many keys there are",
+                building.join(", "),
+                if building.len() == 1 { "reads" } else { "read" },
+                if building.len() == 1 { "compares" } else { "compare" }
+            ));
+        }
         if !fresh.is_empty() {
             doubts.push(format!(
                 "{} {} not compared everything with the others since a start, and may be being filled again: wait until \

@@ -87,6 +87,10 @@ impl Coordinator {
                     return Err(Refusal::BadRequest(format!("the ring has no arc {}", scan.arc.0)).into());
                 }
                 let partition = PartitionId { n: bucket.quorum.n(), arc: scan.arc };
+                if topology.ring().partitions().is_doubled() && !shard.is_mine(partition) {
+                    // The shell went by the arcs of another version when it gave the request to this shard.
+                    return Err(Refusal::Overloaded { retry_after_ms: shard.limits.retry_after_ms() }.into());
+                }
                 let plan = Plan::of_partition(shard, up, bucket, partition);
                 let r = plan.quorum(scan.r, None).map_err(Refusal::from)?.r();
                 let limit = scan.limit.clamp(1, shard.limits.scan_limit_max);

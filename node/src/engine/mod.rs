@@ -201,6 +201,9 @@ impl<S: Store> Engine<S> {
         self.inputs += 1;
         self.bytes_taken += message.body.value_bytes();
         let Some(message) = self.of_this_version(now.instant, from, message) else { return };
+        if self.was_routed_by_another_version(&message) {
+            return self.send(from, message.id, Body::Reply(Reply::Refused(ASK_AGAIN_SOON)));
+        }
         match message.body {
             Body::Request { deadline, .. } if deadline <= now.instant => {
                 self.shard.metrics.expired.inc();

@@ -73,6 +73,14 @@ impl<S: Store> Engine<S> {
         shard.is_some_and(|shard| shard != self.shard.number)
     }
 
+    /// Whether it was given to this shard by the number of an arc, when the shell went by other arcs than this shard does now. A key is the same
+    /// shard's in all versions; an arc of that number need not be.
+    pub(super) fn was_routed_by_another_version(&self, message: &Message) -> bool {
+        let Body::Request { request, .. } = &message.body else { return false };
+        let names_arc = matches!(request, Request::Replica(ReplicaRequest::Scan(_)) | Request::Exchange(_));
+        names_arc && self.shard.ring().partitions().is_doubled() && self.is_of_another_shard(message)
+    }
+
     /// How far this shard has come on the newest version.
     pub fn progress(&mut self) -> Progress {
         let configurations = &self.shard.configurations;

@@ -86,6 +86,9 @@ impl Membership {
         if is_about_members {
             return Err("this moves data: stage it, and look at the plan".to_owned());
         }
+        if let Change::DoublePartitions = change {
+            return Err("this cannot be taken back: stage it, and look at the plan".to_owned());
+        }
         let changes = [change];
         if let Some(parent) = self.chain.newest().map(|newest| newest.record.parent)
             && let Some(answer) = self.decided_before(&super::plan::name(parent, &changes, &[]))
@@ -271,7 +274,10 @@ impl Membership {
             ));
         }
         let why = self.waiting_for();
-        Err(format!("{unfinished} unfinished ({why}): wait, or cancel"))
+        let newest = self.chain.topology().ring().members();
+        let changes_members = self.chain.unsettled().first().is_some_and(|oldest| oldest.topology.ring().members() != newest);
+        let way = if changes_members { "wait, or cancel" } else { "wait" };
+        Err(format!("{unfinished} unfinished ({why}): {way}"))
     }
 
     /// Who keeps the newest version from being the only one that counts.

@@ -308,11 +308,14 @@ impl Membership {
         [Some(self.news.at()), deciding, finish].into_iter().flatten().min().unwrap_or(Instant(u64::MAX))
     }
 
-    /// To one who can read it: that a member cannot is seen before it comes to that (`commands`), and others are told by their release.
+    /// To one who can read it: that a member cannot is seen before it comes to that (`commands`). What is staged is left out of the news for others.
     fn send(&mut self, to: NodeId, letter: Letter) {
-        if self.peers.speaks(to).is_some_and(|speaks| speaks < letter.spoken_from()) {
-            return;
-        }
+        let can_read = self.peers.speaks(to).is_none_or(|speaks| speaks >= letter.spoken_from());
+        let letter = match letter {
+            letter if can_read => letter,
+            Letter::News(news) => Letter::News(Box::new(letter::News { staged: None, ..*news })),
+            _ => return,
+        };
         self.outputs.push_back(Output::Send { to, letter });
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use driftless_proto::client::{self, Request, RequestFrame, Response, ResponseFrame};
 use driftless_proto::frame::{self, FRAME_MAX, FrameError, SHARED_FROM};
 use driftless_proto::observed::{Explained, ExplainedResponse, Observed, ObservedRequest};
-use driftless_proto::{Failure, ProtocolVersion, ProtocolVersions, Refusal, greeting};
+use driftless_proto::{Failure, ProtocolVersion, ProtocolVersions, Refusal, Topology, greeting};
 use quinn::{Connection, SendStream, VarInt};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -234,9 +234,8 @@ impl Client {
         context.under_way.begun();
         if let Some(refusal) = self.rights.refusal(shared, &request) {
             self.answer(context, since, id, refused(refusal));
-        } else if matches!(request, Request::Topology) && self.cannot_read_ring(context) {
-            let text = "the partitions of this cluster have been doubled, and the client is of a release that cannot read such a ring: update it";
-            self.answer(context, since, id, refused(Refusal::BadRequest(text.to_owned())));
+        } else if matches!(request, Request::Scan(_)) && self.cannot_read(context.configurations.borrow().topology()) {
+            self.answer(context, since, id, refused(Refusal::BadRequest(CANNOT_READ_RING.to_owned())));
         } else if is_full {
             self.refuse_overloaded(context, since, id);
         } else if entries > LISTED_MAX {
@@ -268,9 +267,8 @@ impl Client {
         Ok(())
     }
 
-    fn cannot_read_ring(&self, context: &ShardContext) -> bool {
-        let is_doubled = || context.configurations.borrow().topology().ring().partitions().is_doubled();
-        self.version < greeting::DOUBLING && is_doubled()
+    fn cannot_read(&self, topology: &Topology) -> bool {
+        self.version < greeting::DOUBLING && topology.ring().partitions().is_doubled()
     }
 
     /// A frame was begun and there is no room for the rest of it. Its first bytes say which request it is.
@@ -293,6 +291,12 @@ impl Client {
     pub(crate) fn answer(&self, context: &ShardContext, now: Instant, id: u64, response: Response) {
         let Some(pending) = self.forget(context, id) else {
             return;
+        };
+        let response = match response {
+            Response::Topology(topology) if self.cannot_read(&topology) => {
+                refused(Refusal::BadRequest(CANNOT_READ_RING.to_owned()))
+            }
+            response => response,
         };
         // Many small requests can ask for more than memory holds, and a client need not read what it asked for. What has been
         // done is said in any case.
@@ -479,6 +483,9 @@ const LISTED_MAX: usize = 1 << 16;
 const READS_PER_SECOND: u64 = 16 << 10;
 
 const NO_PLACE: &str = "this node has as many client connections as it may, or as many with this certificate; close some, or raise `limits.memory`";
+
+const CANNOT_READ_RING: &str =
+    "the partitions of this cluster have been doubled, and the client is of a release that cannot read such a ring: update it";
 
 const NO_GREETING: &str = "the client does not say in time which protocol versions it speaks";
 

@@ -276,6 +276,17 @@ impl Reconciler {
         answering.into_iter().for_each(|(from, exchange)| self.call_off_answering(shard, from, exchange));
     }
 
+    /// Ends all exchanges without a word.
+    fn forget_exchanges(&mut self, shard: &Shard) {
+        for exchange in std::mem::take(&mut self.begun).into_keys() {
+            shard.metrics.aae_exchanges_failed.inc();
+            self.repairs.drop_job(JobId::Begun(exchange));
+        }
+        for (from, exchange) in std::mem::take(&mut self.answering).into_keys() {
+            self.repairs.drop_job(JobId::Answering(from, exchange));
+        }
+    }
+
     /// The engine's next turn begins.
     pub(crate) fn begin_turn(&mut self) {
         self.bytes_left = self.step_bytes;

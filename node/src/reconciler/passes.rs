@@ -53,7 +53,11 @@ impl Reconciler {
         let passes = Passes::new(shard);
         if (passes.version, passes.is_leaving) != (self.passes.version, self.passes.is_leaving) {
             // What was compared on another version, or while the old owners took writes, says nothing of now.
-            self.call_off(shard, now);
+            match shard.ring().partitions() == self.rounds.divided_into() {
+                true => self.call_off(shard, now),
+                // By their numbers these are other partitions now, and the peer comes to the same by itself.
+                false => self.forget_exchanges(shard),
+            }
             self.asked.retain(|_, asked| !matches!(asked, Asked::Sums { .. }));
             self.passes = passes;
         }

@@ -130,6 +130,9 @@ impl Trees {
     pub(super) fn keep(&mut self, of: Partitions, partitions: &BTreeSet<PartitionId>, now: Instant, metrics: &Metrics) {
         let stays = |kept: &PartitionId| of == self.partitions && partitions.contains(kept);
         let gone: Vec<PartitionId> = self.kept.keys().copied().filter(|kept| !stays(kept)).collect();
+        if of != self.partitions {
+            self.queue.clear();
+        }
         self.partitions = of;
         for partition in gone {
             let Some(kept) = self.kept.remove(&partition) else { continue };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use driftless_proto::client;
 use driftless_proto::membership::{Record, StoreId};
 use driftless_proto::topology::Topology;
 use driftless_proto::{BucketDefinition, BucketName};
@@ -270,6 +271,43 @@ fn every_key_stays_with_its_shard_when_partitions_are_doubled() {
         assert_eq!(values, 2, "neither write knew of the other, and both are there: {key:?}");
     }
     assert!(cluster.engines.iter().all(|engine| engine.shard.metrics.protocol_violations.get() == 0));
+}
+
+/// A shell of several shards goes by the newest version a little before or after each of them.
+#[test]
+fn what_was_routed_by_the_arcs_of_another_version_is_sent_back_to_be_asked_again() {
+    let mut cluster = Sharded::of_shards(Limits::default());
+    let first = Topology::clone(&cluster.topology);
+    let (next, configurations) = next_version(&cluster, first.ring().doubled().expect("fits"), first.buckets().to_vec());
+    for i in 0..cluster.engines.len() {
+        cluster.engines[i].handle_configurations(cluster.now, configurations.clone());
+        cluster.turn(i);
+    }
+    let node = cluster.id(0);
+    let arc = next.ring().partitions().arcs().find(|arc| next.shard_of(node, PartitionId { n: 3, arc: *arc }) == 1);
+    let arc = arc.expect("each shard has some");
+    let scan = client::Scan {
+        bucket: SIBLINGS,
+        arc,
+        after: None,
+        limit: 9,
+        r: None,
+        prefix: Bytes::new(),
+        ring_version: next.ring().version().0,
+    };
+    let request = cluster.ask(0, Ask::Scan(scan));
+    let said = cluster.reply(request).cloned();
+    assert!(matches!(said, Some(Response::Failed(Failure::Refused(Refusal::Overloaded { .. })))), "{said:?}");
+
+    let scan = crate::peer::Scan { bucket: SIBLINGS, arc, after: None, limit: 9, counted_for: 2 };
+    let body = Body::Request {
+        deadline: cluster.now.instant + Duration::from_secs(5),
+        request: Request::Replica(ReplicaRequest::Scan(scan)),
+    };
+    cluster.hand_over(2, 0, Message { id: RequestId(8), ring_version: 2, body });
+    let answers = cluster.answers();
+    assert!(matches!(answers[..], [(RequestId(8), Reply::Refused(Refusal::Overloaded { .. }))]), "{answers:?}");
+    assert_eq!(cluster.engines[0].shard.metrics.protocol_violations.get(), 0);
 }
 
 /// The next version has one bucket more.

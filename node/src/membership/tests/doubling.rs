@@ -74,6 +74,14 @@ fn whoever_starts_again_reads_that_partitions_were_doubled() {
     assert!(partitions(&world).iter().all(|q| *q == 32));
 }
 
+/// What is applied at once is not held against who understands it.
+#[test]
+fn a_doubling_is_staged_and_planned_first() {
+    let mut world = founded();
+    let why = ask(&mut world, "n1", ClusterCommand::Apply(DOUBLE)).expect_err("there is no way back");
+    assert_eq!(why, "this cannot be taken back: stage it, and look at the plan");
+}
+
 #[test]
 fn a_doubling_goes_by_itself() {
     let mut world = founded();
@@ -103,6 +111,12 @@ fn a_doubling_waits_for_the_change_before_it_and_cannot_be_taken_back() {
     let name = plan(&mut world, "n1").name;
     world.weather.shards = std::time::Duration::from_secs(30);
     commit(&mut world, "n1", &name).expect("nothing is unfinished");
+    let why = stage(&mut world, "n1", join("n5")).and_then(|()| {
+        let name = plan(&mut world, "n1").name;
+        commit(&mut world, "n1", &name).map(|_| ())
+    });
+    let why = why.expect_err("the doubling is unfinished");
+    assert!(why.ends_with("): wait"), "{why}");
     let why = ask(&mut world, "n1", ClusterCommand::Cancel).expect_err("members are the same");
     assert!(why.contains("there is nothing to go back to"), "{why}");
 }
@@ -147,7 +161,9 @@ fn nobody_of_an_older_release_is_sent_what_it_cannot_read() {
     world.start(n5);
     settle(&mut world);
     stage(&mut world, "n1", DOUBLE).expect("n5 is no member");
-    world.run_for(std::time::Duration::from_secs(3));
+    world.run_for(std::time::Duration::from_secs(10));
+    let seen = state(&mut world, "n5");
+    assert!(seen.members.iter().all(|member| member.is_heard), "it is told all but what is staged: {seen:?}");
     let name = plan(&mut world, "n1").name;
     commit(&mut world, "n1", &name).expect("all members are there");
     world.run_for(std::time::Duration::from_secs(5));

@@ -270,7 +270,7 @@ fn visit<S: Store>(
             }
             left -= 1;
             if !shard.is_mine(key.record().partition(shard)) {
-                next = Some(key.end_of_arc(shard.ring().partitions()));
+                next = Some(key.end_of_arc(shard.ring().partitions().founding()));
                 leapt = true;
                 return ControlFlow::Break(());
             }
