@@ -119,9 +119,12 @@ impl Trail {
         self.made.get_or_insert(now.instant);
     }
 
-    /// A replica has answered the first thing that was open.
+    /// A replica has answered the first thing that was open; or what its connection was lost with, and that counts all the same.
     pub(super) fn answered(&mut self, now: Now, from: NodeId, reply: &Reply) {
-        if let Some(asked) = self.asked.iter_mut().find(|asked| asked.to == from && asked.ended.is_none()) {
+        let is_open = |asked: &Asked| asked.to == from && asked.ended.is_none();
+        let is_lost = |asked: &Asked| asked.to == from && matches!(asked.ended, Some((_, Ending::Lost)));
+        let at = self.asked.iter().position(is_open).or_else(|| self.asked.iter().position(is_lost));
+        if let Some(asked) = at.map(|at| &mut self.asked[at]) {
             let ending = match reply {
                 Reply::Refused(refusal) => Ending::Refused(refusal.clone()),
                 Reply::Lost => Ending::Lost,
