@@ -25,6 +25,7 @@ use crate::latency::Kind;
 use crate::link::Link;
 use crate::request::Request;
 use crate::router::Snapshot;
+use crate::watched::WatchedAttempt;
 
 /// Where an attempt goes. A node that the user chose has no id here: there is no other to go to.
 pub(crate) type Target = (Option<NodeId>, Arc<Link>);
@@ -77,6 +78,7 @@ pub(crate) struct Attempt {
     /// Since when patience runs, and how many answers the node had given by then.
     since: (Instant, u64),
     lateness: Lateness,
+    watched: WatchedAttempt,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -94,6 +96,7 @@ impl Request<'_> {
         match step {
             Step::Wait(attempt) => self.wait(attempt).await,
             Step::Begin { number, snapshot, target, avoid } => {
+                let mut watched = WatchedAttempt::begin(number);
                 let sent = match target.1.connection_now() {
                     Some(connection) => {
                         let begun = Instant::now();
@@ -104,8 +107,12 @@ impl Request<'_> {
                     None => Box::pin(self.connect_and_send(number, snapshot, target, avoid)).await,
                 };
                 match sent {
-                    Ok(attempt) => self.wait(attempt).await,
+                    Ok(mut attempt) => {
+                        attempt.watched = watched;
+                        self.wait(attempt).await
+                    }
                     Err((target, passed_over, cause)) => {
+                        watched.ended(target.1.name(), Some(&cause));
                         Event::Ended { number, target, passed_over, replaced: false, result: Err(cause) }
                     }
                 }
@@ -192,6 +199,7 @@ impl Request<'_> {
             patience,
             since,
             lateness: Lateness::InTime,
+            watched: WatchedAttempt::default(),
         })
     }
 
@@ -310,6 +318,7 @@ impl Attempt {
         if result.is_ok() {
             self.measure();
         }
+        self.watched.ended(self.target.1.name(), result.as_ref().err());
         if !matches!(result, Err(Cause::TimedOut { .. })) {
             self.kind = None;
         }
@@ -337,6 +346,7 @@ impl Drop for Attempt {
         if self.lateness == Lateness::Slow {
             self.measure();
         }
+        self.watched.overtaken(self.target.1.name());
     }
 }
 

@@ -15,11 +15,12 @@ use crate::answer::{Context, Deleted, IntoContext};
 use crate::bucket::Bucket;
 use crate::builder::{await_by_send, request_options};
 use crate::clock::Clock;
+use crate::counts::Operation;
 use crate::error::DeleteError;
 use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
 use crate::retry::RetryPolicy;
-use crate::within::within;
+use crate::watched::watched;
 use crate::write::Write;
 
 /// Removes a key. Made by [`Bucket::delete`]; awaited, it gives a [`Deleted`].
@@ -58,14 +59,23 @@ impl Delete {
     /// # Errors
     /// [`DeleteError`]; its [`outcome`](DeleteError::outcome) tells whether the key may have been removed.
     pub async fn send(self) -> Result<Deleted, DeleteError> {
-        let span = tracing::debug_span!("delete", bucket = %self.bucket.name);
         let settings = self.profile.over(&self.bucket.settings);
         let write = Write::new(self.context, self.write_id);
-        within(span, pin!(delete(&self.bucket, self.key, write, &settings, Clock::start(settings.timeout)))).await
+        delete(&self.bucket, self.key, write, &settings, Clock::start(settings.timeout)).await
     }
 }
 
 pub(crate) async fn delete(
+    bucket: &Bucket,
+    key: Bytes,
+    write: Write,
+    settings: &Settings,
+    clock: Clock,
+) -> Result<Deleted, DeleteError> {
+    watched(Operation::Delete, &bucket.name, pin!(write_tombstone(bucket, key, write, settings, clock))).await
+}
+
+async fn write_tombstone(
     bucket: &Bucket,
     key: Bytes,
     write: Write,

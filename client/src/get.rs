@@ -14,13 +14,14 @@ use crate::answer::{Read, Resolved};
 use crate::bucket::Bucket;
 use crate::builder::{await_by_send, request_options};
 use crate::clock::Clock;
+use crate::counts::{Operation, count_siblings};
 use crate::error::GetError;
 use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
 use crate::pages::{Pages, Turned};
 use crate::resolve::Resolve;
 use crate::retry::RetryPolicy;
-use crate::within::within;
+use crate::watched::watched;
 
 /// Reads a key. Made by [`Bucket::get`]; awaited, it gives a [`Read`].
 #[must_use = "a request does nothing until it is awaited"]
@@ -67,9 +68,8 @@ impl Get {
     /// # Errors
     /// [`GetError`].
     pub async fn send(self) -> Result<Read, GetError> {
-        let span = tracing::debug_span!("get", bucket = %self.bucket.name);
         let settings = self.profile.over(&self.bucket.settings);
-        within(span, pin!(get(&self.bucket, self.key, self.explain, &settings, Clock::start(settings.timeout)))).await
+        get(&self.bucket, self.key, self.explain, &settings, Clock::start(settings.timeout)).await
     }
 }
 
@@ -99,6 +99,18 @@ pub(crate) async fn get(
 
 /// The same, also if it found nothing and that is not certain.
 pub(crate) async fn read(
+    bucket: &Bucket,
+    key: Bytes,
+    explain: bool,
+    settings: &Settings,
+    clock: Clock,
+) -> Result<Read, GetError> {
+    let read = watched(Operation::Get, &bucket.name, pin!(read_pages(bucket, key, explain, settings, clock))).await?;
+    count_siblings(read.siblings().len());
+    Ok(read)
+}
+
+async fn read_pages(
     bucket: &Bucket,
     key: Bytes,
     explain: bool,

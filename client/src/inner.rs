@@ -26,6 +26,7 @@ use crate::request::Request;
 use crate::retry;
 use crate::router::{Route, Router, Snapshot};
 use crate::turns::Turns;
+use crate::watched;
 
 /// Connections, ring and limits of a client.
 pub(crate) struct Inner {
@@ -145,6 +146,7 @@ impl Inner {
         let router = self.router(clock).await?;
         let _permit = self.permit(message, clock).await?;
         self.hedge_budget.earn();
+        watched::note_partition(|| router.snapshot().partition(route));
         let Inner { io, hedge_budget, .. } = self;
         let kind = Kind::of(message);
         attempts::run(&Request { router, io, hedge_budget, message, route, settings, clock, kind }).await

@@ -129,6 +129,7 @@ mod clock;
 mod cluster;
 mod codec;
 mod connection;
+mod counts;
 mod create;
 mod delete;
 mod entry;
@@ -159,7 +160,7 @@ mod tls;
 mod turns;
 mod typed;
 mod update;
-mod within;
+mod watched;
 mod write;
 
 pub use answer::{Conflict, Context, Deleted, IntoContext, Read, Resolved, Stored, Updated};

@@ -16,11 +16,12 @@ use crate::bucket::Bucket;
 use crate::builder::{await_by_send, request_options};
 use crate::clock::Clock;
 use crate::codec::EncodeError;
+use crate::counts::Operation;
 use crate::error::PutError;
 use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
 use crate::retry::RetryPolicy;
-use crate::within::within;
+use crate::watched::watched;
 use crate::write::Write;
 
 /// Writes a value. Made by [`Bucket::put`]; awaited, it gives a [`Stored`].
@@ -74,14 +75,24 @@ impl Put {
     /// [`PutError`]; its [`outcome`](PutError::outcome) tells whether the value may have been stored.
     pub async fn send(self) -> Result<Stored, PutError> {
         let value = self.value?;
-        let span = tracing::debug_span!("put", bucket = %self.bucket.name, bytes = value.len());
         let settings = self.profile.over(&self.bucket.settings);
         let write = Write::new(self.context, self.write_id);
-        within(span, pin!(put(&self.bucket, self.key, value, write, &settings, Clock::start(settings.timeout)))).await
+        put(&self.bucket, self.key, value, write, &settings, Clock::start(settings.timeout)).await
     }
 }
 
 pub(crate) async fn put(
+    bucket: &Bucket,
+    key: Bytes,
+    value: Bytes,
+    write: Write,
+    settings: &Settings,
+    clock: Clock,
+) -> Result<Stored, PutError> {
+    watched(Operation::Put, &bucket.name, pin!(write_value(bucket, key, value, write, settings, clock))).await
+}
+
+async fn write_value(
     bucket: &Bucket,
     key: Bytes,
     value: Bytes,

@@ -89,6 +89,9 @@ pub(crate) fn run(args: &Args) -> Result {
     if args.print_config {
         return output::line(config.print().trim_end());
     }
+    if let Some(refused) = config.trace.refused() {
+        return Err(Failure::usage(refused));
+    }
     let audit = config.audit.file.as_deref().map(open_audit).transpose()?;
     let log = Log::start(&config.log, audit.clone())?;
     let reload = Reload::new(config.clone(), read, log, audit);
@@ -174,6 +177,7 @@ pub(crate) fn run(args: &Args) -> Result {
         net: NetLimits {
             memory: config.memory,
             client_requests_max: config.client_requests_max,
+            traces_per_second: config.trace.per_second,
             ..NetLimits::default()
         },
         incarnation: directory.incarnation(),

@@ -89,12 +89,14 @@ pub fn peer_messages(bytes: &[u8]) {
 // No arm for "the others": a variant that is new has to be thought of here.
 fn of_request(request: &Request) {
     match request {
-        Request::Replica(ReplicaRequest::Merge(merge)) => laws::of_siblings(&merge.siblings),
+        Request::Replica(ReplicaRequest::Merge(merge))
+        | Request::Traced(Traced { request: ReplicaRequest::Merge(merge), .. }) => laws::of_siblings(&merge.siblings),
         Request::Exchange(Exchange::Step { request, .. }) => {
             assert_eq!(request.encoded_len(), laws::encoded(request).len());
         }
         Request::Exchange(Exchange::Sums(sums)) => assert_eq!(sums.encoded_len(), laws::encoded(sums).len()),
         Request::Replica(ReplicaRequest::Read(_) | ReplicaRequest::Scan(_))
+        | Request::Traced(Traced { request: ReplicaRequest::Read(_) | ReplicaRequest::Scan(_), .. })
         | Request::Forward(_)
         | Request::Membership(_)
         | Request::Ping => {}

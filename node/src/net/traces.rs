@@ -1,0 +1,340 @@
+//! The roads of requests that carry a trace context, as spans of the target [`TARGET`].
+//!
+//! ```text
+//! coordinator {trace, span, parent, node, from, operation}
+//!  │   asked replica=n2 what=merge     applied     synced     heard replica=n2 said=acked     answered
+//!  ├─ replica {…, node=n2, from=n1}     applied     synced     answered
+//!  └─ replica {…, node=n3, from=n1}     …
+//! ```
+//! The machines carry the context and do nothing with it; what is recorded is what passes through the shell. A request without a context
+//! costs one look at a number here. However many carry one, only so many are recorded a second and at a time: the others are carried out
+//! all the same, and leave a gap in their trace.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use driftless_proto::TraceContext;
+#[cfg(feature = "otel")]
+use driftless_proto::trace::otel;
+use driftless_ring::NodeId;
+use tracing::Span;
+
+use super::node_context::NodeContext;
+use crate::peer::{Body, Message, ReplicaRequest, Reply, Request, RequestId, State, Traced, Want};
+use crate::replica::store::BatchSeq;
+use crate::time::Instant;
+
+/// Of all that is recorded here.
+pub const TARGET: &str = "driftless::trace";
+
+/// What a node records, on all its shards.
+#[derive(Default)]
+pub(crate) struct Traces {
+    parts: Mutex<Parts>,
+    /// How many there are.
+    open: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Parts {
+    open: HashMap<SpanId, Part>,
+    /// Which of them is the answer to a peer's request.
+    owed: HashMap<(NodeId, RequestId), SpanId>,
+    /// For which of them a peer was asked, and when.
+    asked: HashMap<(NodeId, RequestId), (SpanId, Instant)>,
+    /// Which of them wait for a sync, by shards.
+    unsynced: VecDeque<(u16, BatchSeq, SpanId)>,
+    allowance: Allowance,
+}
+
+/// One part of a road: what this node does of a request.
+struct Part {
+    span: Span,
+    since: Instant,
+    /// When its answer is not to be expected any more.
+    until: Instant,
+    owed: Option<(NodeId, RequestId)>,
+    asked: Vec<(NodeId, RequestId)>,
+    /// It coordinates a write, and the own one has not been applied.
+    is_to_write: bool,
+}
+
+/// Names a part.
+pub(crate) type SpanId = u64;
+
+/// What begins.
+pub(crate) struct Begun<'a> {
+    pub(crate) role: Role,
+    pub(crate) operation: &'static str,
+    /// Who asks.
+    pub(crate) from: &'a str,
+    /// What has caused it.
+    pub(crate) parent: TraceContext,
+    /// The request of a peer that it is to answer.
+    pub(crate) owed: Option<(NodeId, RequestId)>,
+    pub(crate) since: Instant,
+    pub(crate) until: Instant,
+}
+
+/// What part of a road it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Of a client's request, or of one that a node has passed on.
+    Coordinator,
+    /// Of what a coordinator asks.
+    Replica,
+}
+
+/// How many more may begin: so many a second, and at once as many as in one.
+#[derive(Default)]
+struct Allowance {
+    left: f64,
+    at: Instant,
+}
+
+impl Traces {
+    /// A part begins. Its own context is what is to be passed on; `None` if it is not recorded.
+    pub(crate) fn begin(&self, shared: &NodeContext, begun: &Begun<'_>) -> Option<TraceContext> {
+        let parent = begun.parent;
+        if !parent.is_valid() || !parent.sampled {
+            return None;
+        }
+        let mut parts = self.lock();
+        if parts.open.len() >= OPEN_MAX || !parts.allowance.spend(shared.net.traces_per_second, begun.since) {
+            shared.metrics.traces_left_out.inc();
+            return None;
+        }
+        let span = span(&shared.name, begun);
+        if span.is_disabled() {
+            return None;
+        }
+        #[cfg(feature = "otel")]
+        let id = otel::adopt(&span, Some(parent)).map_or_else(draw, TraceContext::parent);
+        #[cfg(not(feature = "otel"))]
+        let id = draw();
+        let own = parent.below(id);
+        span.record("span", own.parent_text());
+        shared.metrics.traces.inc();
+        if let Some(key) = begun.owed
+            && let Some(before) = parts.owed.insert(key, id)
+        {
+            // The same request asks this replica once more: it has had its answer.
+            parts.close(before);
+        }
+        let writes = begun.role == Role::Coordinator && matches!(begun.operation, "put" | "delete");
+        let Begun { since, until, owed, .. } = *begun;
+        parts.open.insert(id, Part { span, since, until, owed, asked: Vec::new(), is_to_write: writes });
+        self.count(&parts);
+        Some(own)
+    }
+
+    /// Whether anything is recorded now.
+    pub(crate) fn has_any(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0
+    }
+
+    /// For this part a peer is asked something. Whether that says that its own write has been applied: a coordinator's first merge does.
+    pub(crate) fn asked(&self, part: SpanId, peer: (NodeId, &str), id: RequestId, what: &str, now: Instant) -> bool {
+        let mut parts = self.lock();
+        let Some(open) = parts.open.get_mut(&part) else { return false };
+        let has_written = what == MERGE && std::mem::take(&mut open.is_to_write);
+        if has_written {
+            open.applied(now);
+        }
+        tracing::info!(target: TARGET, parent: &open.span, replica = peer.1, what, "asked");
+        open.asked.push((peer.0, id));
+        parts.asked.insert((peer.0, id), (part, now));
+        has_written
+    }
+
+    /// A peer has answered something.
+    pub(crate) fn heard(&self, peer: (NodeId, &str), id: RequestId, reply: &Reply, now: Instant) {
+        let mut parts = self.lock();
+        let Some((part, since)) = parts.asked.remove(&(peer.0, id)) else { return };
+        let Some(open) = parts.open.get(&part) else { return };
+        let (said, after_us) = (said(reply), micros(now.since(since)));
+        tracing::info!(target: TARGET, parent: &open.span, replica = peer.1, said, after_us, "heard");
+    }
+
+    /// What this part writes has been applied.
+    pub(crate) fn applied(&self, part: SpanId, now: Instant) {
+        if let Some(open) = self.lock().open.get(&part) {
+            open.applied(now);
+        }
+    }
+
+    /// What these parts have written is durable once that batch of a shard is.
+    pub(crate) fn await_sync(&self, shard: u16, written: impl Iterator<Item = SpanId>, batch: BatchSeq) {
+        self.lock().unsynced.extend(written.map(|part| (shard, batch, part)));
+    }
+
+    /// A sync of a shard covers everything up to this batch.
+    pub(crate) fn synced(&self, shard: u16, up_to: BatchSeq, now: Instant) {
+        let mut parts = self.lock();
+        let Parts { open, unsynced, .. } = &mut *parts;
+        unsynced.retain(|(of, batch, part)| {
+            let is_covered = *of == shard && *batch <= up_to;
+            if is_covered && let Some(open) = open.get(part) {
+                tracing::info!(target: TARGET, parent: &open.span, after_us = micros(now.since(open.since)), "synced");
+            }
+            // What was answered without it need not wait for it.
+            !is_covered && open.contains_key(part)
+        });
+    }
+
+    /// A client has its answer.
+    pub(crate) fn answered(&self, part: SpanId, said: &str, now: Instant) {
+        let mut parts = self.lock();
+        parts.end(part, said, now);
+        self.count(&parts);
+    }
+
+    /// A peer has its answer, if what it asked is recorded.
+    pub(crate) fn replied(&self, peer: NodeId, id: RequestId, reply: &Reply, now: Instant) {
+        if let Reply::Coming { .. } = reply {
+            return;
+        }
+        let mut parts = self.lock();
+        if let Some(part) = parts.owed.get(&(peer, id)).copied() {
+            parts.end(part, said(reply), now);
+            self.count(&parts);
+        }
+    }
+
+    /// Forgets what will not be answered: what came too late is dropped without a word.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let mut parts = self.lock();
+        let over = |part: &Part| now.since(part.until) > OVERDUE_AFTER;
+        let over: Vec<SpanId> = parts.open.iter().filter(|(_, part)| over(part)).map(|(id, _)| *id).collect();
+        over.into_iter().for_each(|part| parts.end(part, "nothing", now));
+        self.count(&parts);
+    }
+
+    fn count(&self, parts: &Parts) {
+        self.open.store(parts.open.len(), Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Parts> {
+        // What a panic could leave half done is what is shown of a request, not what becomes of it.
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Part {
+    fn applied(&self, now: Instant) {
+        tracing::info!(target: TARGET, parent: &self.span, after_us = micros(now.since(self.since)), "applied");
+    }
+}
+
+impl Parts {
+    fn end(&mut self, part: SpanId, said: &str, now: Instant) {
+        if let Some(open) = self.open.get(&part) {
+            tracing::info!(target: TARGET, parent: &open.span, said, after_us = micros(now.since(open.since)), "answered");
+            self.close(part);
+        }
+    }
+
+    /// Its span ends when it is dropped.
+    fn close(&mut self, part: SpanId) {
+        let Some(Part { owed, asked, .. }) = self.open.remove(&part) else { return };
+        if let Some(key) = owed
+            && self.owed.get(&key) == Some(&part)
+        {
+            self.owed.remove(&key);
+        }
+        for key in asked {
+            self.asked.remove(&key);
+        }
+    }
+}
+
+impl Allowance {
+    fn spend(&mut self, per_second: u32, now: Instant) -> bool {
+        let most = f64::from(per_second);
+        self.left = (self.left + now.since(self.at).as_secs_f64() * most).min(most);
+        self.at = self.at.max(now);
+        let has_one = self.left >= 1.0;
+        if has_one {
+            self.left -= 1.0;
+        }
+        has_one
+    }
+}
+
+fn span(node: &str, begun: &Begun<'_>) -> Span {
+    let Begun { role, operation, from, parent, .. } = *begun;
+    macro_rules! span {
+        ($name:literal) => {
+            tracing::info_span!(
+                target: TARGET, parent: None, $name, trace = parent.trace_text(), span = tracing::field::Empty,
+                parent = parent.parent_text(), node, from, operation, otel.kind = "server"
+            )
+        };
+    }
+    match role {
+        Role::Coordinator => span!("coordinator"),
+        Role::Replica => span!("replica"),
+    }
+}
+
+/// What a peer asks, if it belongs to a trace.
+pub(crate) fn of_peer(request: &mut Request) -> Option<(Role, &'static str, &mut TraceContext)> {
+    match request {
+        Request::Traced(Traced { trace, request }) => Some((Role::Replica, asked(request), trace)),
+        _ => None,
+    }
+}
+
+/// The part that a message belongs to by which this replica takes something in.
+pub(crate) fn of_merge(message: &Message, now: Instant) -> Option<SpanId> {
+    match &message.body {
+        Body::Request { deadline, request: Request::Traced(Traced { trace, request: ReplicaRequest::Merge(_) }) } => {
+            (*deadline > now).then(|| trace.parent())
+        }
+        _ => None,
+    }
+}
+
+/// What is asked of a replica, in a word.
+pub(crate) fn asked(request: &ReplicaRequest) -> &'static str {
+    match request {
+        ReplicaRequest::Merge(_) => MERGE,
+        ReplicaRequest::Read(read) if read.want == Want::Header => "header",
+        ReplicaRequest::Read(_) => "read",
+        ReplicaRequest::Scan(_) => "scan",
+    }
+}
+
+/// What an answer says, in a word.
+fn said(reply: &Reply) -> &'static str {
+    match reply {
+        Reply::Acked => "acked",
+        Reply::State(State::Full(_)) => "state",
+        Reply::State(State::Header(_)) => "header",
+        Reply::Coming { .. } => "coming",
+        Reply::Page(_) => "page",
+        Reply::Forwarded(response) => super::requests::outcome(response).name(),
+        Reply::Refused(_) => "refused",
+        Reply::Lost => "lost",
+        Reply::Pong | Reply::Exchanged(_) => "other",
+    }
+}
+
+fn draw() -> SpanId {
+    rand::random::<u64>().max(1)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What a merge is called.
+const MERGE: &str = "merge";
+
+/// Parts at a time: some megabytes of memory, and more than are answered late on a node that works.
+const OPEN_MAX: usize = 4_096;
+
+/// Beyond a request's deadline; machines answer at the deadline itself.
+const OVERDUE_AFTER: Duration = Duration::from_secs(5);
