@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
-use driftless_proto::client::{self, Basis, Explanation, Sibling};
+use driftless_proto::client::{self, Basis, Sibling};
+use driftless_proto::observed::Explanation;
 use driftless_proto::{ContextError, ContextToken};
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +88,7 @@ impl Context {
 impl Read {
     pub(crate) fn new(read: client::Read) -> Read {
         let client::Read { siblings, context, basis: Basis { primaries, needed }, explanation, .. } = read;
+        let explanation = explanation.map(Explanation::from);
         Read { siblings, context: context.map(Context), primaries, needed, explanation }
     }
 

@@ -18,9 +18,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use driftless_proto::ProtocolVersion;
 use driftless_proto::client::{Request, ResponseFrame};
 use driftless_proto::frame::{self, FRAME_MAX, FRAME_SHARED_MAX, FrameReader, LENGTH_BYTES};
+use driftless_proto::{ProtocolVersion, greeting};
 use quinn::{ConnectionError, RecvStream, SendStream, TransportErrorCode, VarInt};
 use rustc_hash::FxHashMap;
 use serde::Serialize;
@@ -161,6 +161,12 @@ impl Connection {
         ring_version: u64,
         deadline_ms: u32,
     ) -> Result<Pending, Cause> {
+        // Known to older nodes is what it asks for, and not what else is to be known of it.
+        let older = match request {
+            Request::Observed(observed) if self.version < greeting::OBSERVED => Some(observed.clone().into_older()),
+            _ => None,
+        };
+        let request = older.as_ref().unwrap_or(request);
         self.check_spoken(request)?;
         let (sender, answer) = oneshot::channel();
         let mut queues = self.lock();

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use driftless_proto::WriteId;
 use driftless_proto::client::{self as wire, Request, Response};
 use driftless_proto::key::Key;
+use driftless_proto::observed;
 use futures::future::BoxFuture;
 
 use crate::answer::{Context, Deleted, IntoContext};
@@ -20,7 +21,7 @@ use crate::error::DeleteError;
 use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
 use crate::retry::RetryPolicy;
-use crate::watched::watched;
+use crate::watched::{trace, watched};
 use crate::write::Write;
 
 /// Removes a key. Made by [`Bucket::delete`]; awaited, it gives a [`Deleted`].
@@ -72,7 +73,7 @@ pub(crate) async fn delete(
     settings: &Settings,
     clock: Clock,
 ) -> Result<Deleted, DeleteError> {
-    watched(Operation::Delete, &bucket.name, pin!(write_tombstone(bucket, key, write, settings, clock))).await
+    watched(Operation::Delete, &bucket.name, settings.trace, pin!(write_tombstone(bucket, key, write, settings, clock))).await
 }
 
 async fn write_tombstone(
@@ -92,7 +93,8 @@ async fn write_tombstone(
         w: settings.w,
         sloppy: settings.sloppy,
         write_id: write.write_id,
-    });
+    })
+    .observed(observed::Profile { explain: false, trace: trace(settings.trace) });
     match bucket.inner.carry_out(&request, route, settings, clock).await? {
         Response::Deleted(deleted) => match deleted.basis.filter(|basis| !deleted.existed && !basis.is_enough()) {
             Some(basis) => {

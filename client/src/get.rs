@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use driftless_proto::client::{self as wire, Request, Response};
 use driftless_proto::key::Key;
+use driftless_proto::observed;
 use futures::future::BoxFuture;
 
 use crate::answer::{Read, Resolved};
@@ -21,7 +22,7 @@ use crate::options::{Profile, Settings};
 use crate::pages::{Pages, Turned};
 use crate::resolve::Resolve;
 use crate::retry::RetryPolicy;
-use crate::watched::watched;
+use crate::watched::{trace, watched};
 
 /// Reads a key. Made by [`Bucket::get`]; awaited, it gives a [`Read`].
 #[must_use = "a request does nothing until it is awaited"]
@@ -105,7 +106,7 @@ pub(crate) async fn read(
     settings: &Settings,
     clock: Clock,
 ) -> Result<Read, GetError> {
-    let read = watched(Operation::Get, &bucket.name, pin!(read_pages(bucket, key, explain, settings, clock))).await?;
+    let read = watched(Operation::Get, &bucket.name, settings.trace, pin!(read_pages(bucket, key, explain, settings, clock))).await?;
     count_siblings(read.siblings().len());
     Ok(read)
 }
@@ -122,8 +123,8 @@ async fn read_pages(
     let mut pages = Pages::default();
     loop {
         let (key, shown) = (key.clone(), pages.shown());
-        let request =
-            Request::Get(wire::Get { bucket: id, key, r: settings.r, sloppy: settings.sloppy, explain, shown });
+        let request = Request::Get(wire::Get { bucket: id, key, r: settings.r, sloppy: settings.sloppy, explain, shown });
+        let request = request.observed(observed::Profile { explain: false, trace: trace(settings.trace) });
         let turned = match bucket.inner.carry_out(&request, route, settings, clock).await? {
             Response::Read(read) => pages.turn(read),
             _ => Turned::Misread,

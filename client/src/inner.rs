@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_proto::client::{self as wire, Response};
+use driftless_proto::observed::{Observed, ObservedRequest};
 use driftless_proto::{BucketDefinition, Outcome, WriteId};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -163,10 +164,7 @@ impl Inner {
 
     /// Waits for room among the requests under way. A large value counts as several requests.
     async fn permit(&self, message: &wire::Request, clock: Clock) -> Result<SemaphorePermit<'_>, RequestError> {
-        let weight = match message {
-            wire::Request::Put(_) | wire::Request::MergeState(_) => 1 + message.value_bytes() / PERMIT_BYTES,
-            _ => 1,
-        };
+        let weight = 1 + message.value_bytes() / PERMIT_BYTES;
         let weight = u32::try_from(weight.min(self.in_flight_max)).unwrap_or(u32::MAX);
         if let Ok(permit) = self.in_flight.try_acquire_many(weight) {
             return Ok(permit);
@@ -199,8 +197,11 @@ impl Inner {
 
 fn write_id(message: &wire::Request) -> Option<WriteId> {
     match message {
-        wire::Request::Put(put) => Some(put.write_id),
-        wire::Request::Delete(delete) => Some(delete.write_id),
+        wire::Request::Put(put) | wire::Request::Observed(Observed { request: ObservedRequest::Put(put), .. }) => {
+            Some(put.write_id)
+        }
+        wire::Request::Delete(delete)
+        | wire::Request::Observed(Observed { request: ObservedRequest::Delete(delete), .. }) => Some(delete.write_id),
         _ => None,
     }
 }

@@ -201,8 +201,8 @@ struct Readme;
 
 pub use bytes::Bytes;
 pub use driftless_proto::client::{
-    AaeCommand, AaePartition, AaeStatus, Condition, DamagedKey, DamagedKeys, DrainCommand, DrainStatus, Explanation,
-    HintsFor, Liveness, NodeStatus, PeerStatus, ReplicaAnswer, Restored, Severity, Sibling,
+    AaeCommand, AaePartition, AaeStatus, Condition, DamagedKey, DamagedKeys, DrainCommand, DrainStatus, HintsFor,
+    Liveness, NodeStatus, PeerStatus, Restored, Severity, Sibling,
 };
 pub use driftless_proto::figures::{Answered, Disk, ExchangesWith, Figures, RoundTrip};
 pub use driftless_proto::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
@@ -210,8 +210,9 @@ pub use driftless_proto::membership::{
     CandidateState, Change as ClusterChange, ClusterAnswer, ClusterCommand, ClusterState, Decided, MemberState, Moving,
     Past, Plan, PlannedNode, Recovery, Staged,
 };
+pub use driftless_proto::observed::{Explanation, Fate, KeptHint, Made, PassedOn, Phase, ReplicaPart, Stamp};
 pub use driftless_proto::{
     BucketDefinition, BucketId, BucketName, Conflict as ConflictPolicy, ContextError, Durability, Hlc, Key, KeyError,
-    MalformedWriteId, Outcome, Quorum, Refusal, Scope, Topology, Unknown, WriteId,
+    MalformedTraceContext, MalformedWriteId, Outcome, Quorum, Refusal, Scope, Topology, TraceContext, Unknown, WriteId,
 };
 pub use driftless_ring::ArcIndex;

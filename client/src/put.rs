@@ -9,6 +9,7 @@ use bytes::Bytes;
 use driftless_proto::WriteId;
 use driftless_proto::client::{self as wire, Request, Response};
 use driftless_proto::key::{Key, VALUE_BYTES_MAX};
+use driftless_proto::observed;
 use futures::future::BoxFuture;
 
 use crate::answer::{Context, IntoContext, Stored};
@@ -21,7 +22,7 @@ use crate::error::PutError;
 use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
 use crate::retry::RetryPolicy;
-use crate::watched::watched;
+use crate::watched::{trace, watched};
 use crate::write::Write;
 
 /// Writes a value. Made by [`Bucket::put`]; awaited, it gives a [`Stored`].
@@ -89,7 +90,7 @@ pub(crate) async fn put(
     settings: &Settings,
     clock: Clock,
 ) -> Result<Stored, PutError> {
-    watched(Operation::Put, &bucket.name, pin!(write_value(bucket, key, value, write, settings, clock))).await
+    watched(Operation::Put, &bucket.name, settings.trace, pin!(write_value(bucket, key, value, write, settings, clock))).await
 }
 
 async fn write_value(
@@ -113,7 +114,8 @@ async fn write_value(
         w: settings.w,
         sloppy: settings.sloppy,
         write_id: write.write_id,
-    });
+    })
+    .observed(observed::Profile { explain: false, trace: trace(settings.trace) });
     match bucket.inner.carry_out(&request, route, settings, clock).await? {
         Response::Stored(stored) => Ok(Stored::new(stored)),
         _ => Err(bucket.inner.misunderstood(&request).into()),

@@ -259,7 +259,7 @@ impl Walk {
                 }
             }
         });
-        watched(Operation::Scan, self.bucket.name(), page).await
+        watched(Operation::Scan, self.bucket.name(), self.settings.trace, page).await
     }
 
     async fn try_page_at(&self, position: &ScanPosition, clock: Clock) -> Result<Page, ScanError> {

@@ -13,7 +13,9 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 
-use driftless_proto::Outcome;
+#[cfg(feature = "otel")]
+use driftless_proto::trace::otel;
+use driftless_proto::{Outcome, TraceContext};
 use driftless_ring::PartitionId;
 use tracing::field::Empty;
 use tracing::{Level, Span, field};
@@ -47,9 +49,19 @@ failed!(GetError, PutError, DeleteError, ScanError);
 pub(crate) async fn watched<T, E: Failed>(
     operation: Operation,
     bucket: &str,
+    trace: Option<TraceContext>,
     request: Pin<&mut impl Future<Output = Result<T, E>>>,
 ) -> Result<T, E> {
     let (span, counted) = (span_of(operation, bucket), Counted::begin(operation));
+    #[cfg(feature = "otel")]
+    if trace.is_some() && !span.is_disabled() {
+        otel::adopt(&span, trace);
+    }
+    if let Some(trace) = trace
+        && !span.is_disabled()
+    {
+        span.record("trace", trace.trace_text());
+    }
     let result = within(&span, request).await;
     let ended = ended(&result);
     counted.ended(ended);
@@ -70,6 +82,19 @@ pub(crate) fn within<F: Future>(span: &Span, mut future: Pin<&mut F>) -> impl Fu
         true => future.as_mut().poll(context),
         false => span.in_scope(|| future.as_mut().poll(context)),
     })
+}
+
+/// The place in a trace of what the request that is being carried out causes, if it has one that is recorded: below its own span where
+/// OpenTelemetry records that, else the one that it was given.
+pub(crate) fn trace(given: Option<TraceContext>) -> Option<TraceContext> {
+    #[cfg(feature = "otel")]
+    let given = {
+        let span = Span::current();
+        let recorded = otel::adopt(&span, None);
+        // Another span than the request's own is of the program around it, which has said what counts.
+        if given.is_some() && !is_of_request(&span) { given } else { recorded.or(given) }
+    };
+    given.filter(|trace| trace.sampled)
 }
 
 /// The request that is being carried out goes to this partition.
@@ -131,7 +156,8 @@ fn span_of(operation: Operation, bucket: &str) -> Span {
     macro_rules! span {
         ($name:literal) => {
             tracing::debug_span!(
-                target: TARGET, $name, bucket, partition = Empty, node = Empty, attempts = Empty, outcome = Empty
+                target: TARGET, $name, bucket, trace = Empty, partition = Empty, node = Empty, attempts = Empty, outcome = Empty,
+                otel.kind = "client"
             )
         };
     }
@@ -149,9 +175,13 @@ fn note(say: impl FnOnce(&Span)) {
         return;
     }
     let span = Span::current();
-    if span.metadata().is_some_and(|metadata| metadata.target() == TARGET) {
+    if is_of_request(&span) {
         say(&span);
     }
+}
+
+fn is_of_request(span: &Span) -> bool {
+    span.metadata().is_some_and(|metadata| metadata.target() == TARGET)
 }
 
 fn ended<T, E: Failed>(result: &Result<T, E>) -> Ended {

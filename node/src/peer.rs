@@ -28,7 +28,8 @@ use driftless_antientropy::{Sums, Unequal};
 use driftless_proto::client;
 use driftless_proto::frame::{FRAME_SHARED_MAX, SHARED_FROM};
 use driftless_proto::membership::StoreId;
-use driftless_proto::{BucketId, Header, Key, Refusal, Siblings, TraceContext, Version};
+use driftless_proto::observed::{Explained, ExplainedResponse, Observed, ObservedRequest};
+use driftless_proto::{BucketId, Header, Key, ProtocolVersion, Refusal, Siblings, TraceContext, Version, greeting};
 use driftless_ring::{ArcIndex, NodeId, PartitionId};
 use serde::{Deserialize, Serialize};
 
@@ -387,7 +388,10 @@ impl Request {
         let (siblings, alone) = match self {
             Request::Replica(ReplicaRequest::Merge(merge))
             | Request::Traced(Traced { request: ReplicaRequest::Merge(merge), .. }) => (Some(&merge.siblings), None),
-            Request::Forward(client::Request::Put(put)) => (None, Some(&put.value)),
+            Request::Forward(
+                client::Request::Put(put)
+                | client::Request::Observed(Observed { request: ObservedRequest::Put(put), .. }),
+            ) => (None, Some(&put.value)),
             Request::Replica(_)
             | Request::Traced(_)
             | Request::Forward(_)
@@ -449,15 +453,32 @@ impl Reply {
     pub(crate) fn value_bytes(&self) -> usize {
         match self {
             Reply::State(State::Full(siblings)) => siblings.value_bytes(),
-            Reply::Forwarded(client::Response::Read(read)) => {
-                read.siblings.iter().map(|sibling| sibling.value.len()).sum()
-            }
+            Reply::Forwarded(
+                client::Response::Read(read)
+                | client::Response::Explained(Explained { response: ExplainedResponse::Read(read), .. }),
+            ) => read.siblings.iter().map(|sibling| sibling.value.len()).sum(),
             _ => 0,
         }
     }
 }
 
 impl Message {
+    /// For a peer whose connection goes by this version: of what an older one cannot read, what it can.
+    pub fn in_version(self, version: ProtocolVersion) -> Message {
+        match self.body {
+            Body::Request { deadline, request: Request::Forward(client::Request::Observed(observed)) }
+                if version < greeting::OBSERVED =>
+            {
+                let request = Request::Forward(observed.into_older());
+                Message { body: Body::Request { deadline, request }, ..self }
+            }
+            Body::Request { deadline, request: Request::Traced(traced) } if version < greeting::OBSERVED => {
+                Message { body: Body::Request { deadline, request: Request::Replica(traced.request) }, ..self }
+            }
+            body => Message { body, ..self },
+        }
+    }
+
     /// For the wire: what remains of the deadline now, in whole milliseconds, rounded up so that it never arrives
     /// as zero while time is left.
     pub fn to_wire(self, now: Instant) -> WireMessage {

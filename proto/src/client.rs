@@ -19,6 +19,7 @@ use crate::figures::Figures;
 use crate::greeting::{self, ProtocolVersion, ProtocolVersions};
 use crate::key::{BucketId, Key};
 use crate::membership::{ClusterAnswer, ClusterCommand};
+use crate::observed::{Explained, Observed, ObservedRequest};
 use crate::topology::Topology;
 
 /// A request on the wire.
@@ -78,6 +79,8 @@ pub enum Request {
     MergeState(MergeState),
     /// What the node measures; since [`FIGURES`](crate::greeting::FIGURES). Nodes ask each other as well, passing it on like a client's.
     Figures,
+    /// One of these, of which its client wants to know more than the answer; since [`OBSERVED`](crate::greeting::OBSERVED).
+    Observed(Observed),
 }
 
 /// Read a key.
@@ -91,7 +94,8 @@ pub struct Get {
     pub r: Option<u8>,
     /// Overrides the bucket's `sloppy`. Strict reads (`false`) write back what differs before they answer.
     pub sloppy: Option<bool>,
-    /// Ask all replicas, wait for them a little, and tell what each said.
+    /// Ask all replicas, wait for them a little, and tell what each said. Since [`OBSERVED`](crate::greeting::OBSERVED) that is asked
+    /// for by the [`Profile`](crate::observed::Profile) of any request.
     pub explain: bool,
     /// What earlier answers to this read have shown, of a key that does not fit into one: see [`ReadPage`].
     pub shown: Vec<Dot>,
@@ -197,6 +201,8 @@ pub enum Response {
     Merged(Merged),
     /// To [`Request::Figures`].
     Figures(Box<Figures>),
+    /// To [`Request::Observed`], if an explanation was asked for.
+    Explained(Explained),
 }
 
 /// What was read.
@@ -211,7 +217,7 @@ pub struct Read {
     /// `None` if the key fits into one answer.
     pub page: Option<ReadPage>,
     /// What each replica said, if asked for.
-    pub explanation: Option<Explanation>,
+    pub explanation: Option<ReadExplanation>,
 }
 
 /// Whose answers a read rests on. A fallback knows only what it was given while a primary was away; so a key of which nothing
@@ -349,9 +355,9 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
-/// What each replica said to a get.
+/// What each replica said to a get, in the form that all releases know: see [`Explanation`](crate::observed::Explanation).
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Explanation {
+pub struct ReadExplanation {
     /// Who put the answer together.
     pub coordinator: String,
     /// Ring version it used.
@@ -657,6 +663,7 @@ impl Request {
             }
             Request::GetState(get) => Class::Key { bucket: get.bucket, key: &get.key, access: Access::Read },
             Request::MergeState(merge) => Class::Key { bucket: merge.bucket, key: &merge.key, access: Access::Write },
+            Request::Observed(observed) => observed.request.class(),
             Request::Scan(scan) => Class::Arc { bucket: scan.bucket, arc: scan.arc },
             Request::Topology
             | Request::Status
@@ -678,6 +685,7 @@ impl Request {
     pub fn spoken_from(&self) -> ProtocolVersion {
         match self {
             Request::GetState(_) | Request::MergeState(_) | Request::Figures => greeting::FIGURES,
+            Request::Observed(_) => greeting::OBSERVED,
             _ => ProtocolVersions::OURS.lowest(),
         }
     }
@@ -685,7 +693,9 @@ impl Request {
     /// Bytes of the values that it carries, which are nearly all of a long request.
     pub fn value_bytes(&self) -> usize {
         match self {
-            Request::Put(put) => put.value.len(),
+            Request::Put(put) | Request::Observed(Observed { request: ObservedRequest::Put(put), .. }) => {
+                put.value.len()
+            }
             Request::MergeState(merge) => merge.state.value_bytes(),
             _ => 0,
         }

@@ -10,6 +10,7 @@
 //!               ContextToken                       what a reader saw, sealed so that it cannot be forged
 //!               Hlc                                a hybrid logical clock, for display and LWW buckets only
 //! client.rs     Request, Response                  the whole conversation between a client and a node
+//! observed.rs   Observed, Explained                a request that is explained or traced, and its explanation
 //! figures.rs    Figures                        what a node measures of itself, for who looks at a whole cluster
 //! error.rs      Failure: Refused | Unknown         what went wrong, and whether anything may have happened
 //! membership.rs Record, Change                     what a cluster agrees on, and how an operator changes it
@@ -32,6 +33,7 @@ pub mod greeting;
 pub mod key;
 pub mod latency;
 pub mod membership;
+pub mod observed;
 pub mod role;
 pub mod state_pages;
 pub mod topology;

@@ -391,8 +391,10 @@ async fn count_equal(bucket: &Bucket, records: &[Record]) -> Result<u64> {
 async fn count_held(bucket: &Bucket, records: &[Record], node: &str) -> Result<u64> {
     let reads = stream::iter(records).map(async |record| {
         let read = bucket.get(record.key.to_bytes()).explain().await.map_err(IntoFailure::into_failure)?;
-        let replicas = read.explanation().map_or(&[][..], |explanation| &explanation.replicas);
-        let holds = replicas.iter().any(|replica| replica.node == node && replica.state.is_some() && !replica.repaired);
+        let replicas =
+            read.explanation().and_then(|explanation| explanation.read.as_ref()).map_or(&[][..], |read| &read.replicas);
+        let holds =
+            replicas.iter().any(|replica| replica.node == node && replica.state().is_some() && !replica.repaired);
         Result::Ok(holds)
     });
     let mut reads = Box::pin(reads.buffer_unordered(64));
@@ -417,9 +419,10 @@ async fn count_lacking(bucket: &Bucket, node: &str) -> Result<u32> {
     let mut lacking = 0;
     for i in 0..AWAY_WRITES {
         let read = bucket.get(away_key(i)).explain().await.map_err(IntoFailure::into_failure)?;
-        let replicas = read.explanation().map_or(&[][..], |explanation| &explanation.replicas);
+        let replicas =
+            read.explanation().and_then(|explanation| explanation.read.as_ref()).map_or(&[][..], |read| &read.replicas);
         let said = replicas.iter().find(|replica| replica.node == node);
-        lacking += u32::from(!said.is_some_and(|replica| replica.state.is_some() && !replica.repaired));
+        lacking += u32::from(!said.is_some_and(|replica| replica.state().is_some() && !replica.repaired));
     }
     Ok(lacking)
 }

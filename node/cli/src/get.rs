@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use driftless_client::{Explanation, GetError, Read};
+use driftless_client::{GetError, Read};
 use driftless_proto::Key;
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure, Result};
+use super::explanation;
 use super::global::GlobalArgs;
 use super::key::{KeyArg, key_words};
 use super::output::{self, Format, Tone, json_bytes, paint};
@@ -65,33 +66,9 @@ fn as_json(key: &Key, read: &Read) -> Value {
         "context": read.context().map(ToString::to_string),
     });
     if let Some(explanation) = read.explanation() {
-        json["explanation"] = explanation_json(explanation);
+        json["explanation"] = explanation::json(explanation);
     }
     json
-}
-
-fn explanation_json(explanation: &Explanation) -> Value {
-    let replicas: Vec<Value> = explanation
-        .replicas
-        .iter()
-        .map(|replica| {
-            json!({
-                "node": replica.node,
-                "stands_in_for": replica.stands_in_for,
-                "state": replica.state,
-                "latency_us": replica.latency_us,
-                "counted": replica.counted,
-                "repaired": replica.repaired,
-            })
-        })
-        .collect();
-    json!({
-        "coordinator": explanation.coordinator,
-        "ring_version": explanation.ring_version,
-        "partition": explanation.partition,
-        "r": explanation.r,
-        "replicas": replicas,
-    })
 }
 
 fn raw(global: &GlobalArgs, bucket: &BucketArg, key: &Key, read: &Read) -> Result {
@@ -148,35 +125,7 @@ fn text(global: &GlobalArgs, bucket: &BucketArg, key: &Key, read: &Read) -> Resu
         }
     }
     if let Some(explanation) = read.explanation() {
-        explain(explanation)?;
-    }
-    Ok(())
-}
-
-fn explain(explanation: &Explanation) -> Result {
-    let Explanation { coordinator, ring_version, partition, r, .. } = explanation;
-    let title = format!(
-        "partition {partition}, ring version {ring_version}; put together by {coordinator} from {r} answers; what each \
-         replica had stands below it:"
-    );
-    output::line(format_args!("\n{}", output::wrapped(&title, 0)))?;
-    let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
-    let rows = explanation.replicas.iter().map(|replica| {
-        vec![
-            replica.node.clone(),
-            replica.stands_in_for.as_ref().map_or("primary".to_owned(), |primary| format!("fallback for {primary}")),
-            replica.latency_us.map_or("-".to_owned(), |us| format!("{:.2} ms", us as f64 / 1000.0)),
-            yes(replica.counted),
-            yes(replica.repaired),
-        ]
-    });
-    let table = output::table(&["replica", "as", "after", "counted", "repaired"], rows.collect());
-    let mut lines = table.lines();
-    output::line(lines.next().unwrap_or_default())?;
-    for (line, replica) in lines.zip(&explanation.replicas) {
-        output::line(line)?;
-        let state = replica.state.as_deref().unwrap_or("no answer");
-        output::line(format_args!("    {}", paint(Tone::Quiet, output::wrapped(state, 4))))?;
+        explanation::show(explanation)?;
     }
     Ok(())
 }

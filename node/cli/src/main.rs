@@ -45,6 +45,7 @@ mod documented;
 mod drain;
 mod dump;
 mod exit;
+mod explanation;
 mod get;
 mod global;
 mod hints;

@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 use driftless_proto::client::{self, Basis, Request, Response};
 use driftless_proto::key::STATE_BYTES_MAX;
+use driftless_proto::observed::Profile;
 use driftless_proto::{ActorId, ContextKeys, Dot, Failure, Refusal, Siblings, Topology, Unknown};
 use driftless_proto::{BucketId, Key, WriteId};
 use driftless_ring::{NodeId, PartitionId};
@@ -187,6 +188,8 @@ struct Open {
 /// What was asked, and by whom.
 struct Origin {
     request: Request,
+    /// What its client wants to know of it.
+    profile: Profile,
     forwarded: bool,
     /// It was begun before, and may have been stamped then.
     may_have_happened: bool,
@@ -282,6 +285,7 @@ impl Coordinator {
             return;
         }
         let deadline = deadline.min(now.instant + shard.limits.deadline_max);
+        let (profile, request) = request.into_plain();
         if let Request::Topology = request {
             let response = Response::Topology(Box::new(Topology::clone(&shard.topology)));
             return self.outputs.push_back(Output::Reply { to: asker, response });
@@ -297,7 +301,7 @@ impl Coordinator {
             let failure = Refusal::Overloaded { retry_after_ms }.into();
             return self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) });
         }
-        self.begin(shard, now, asker, deadline, Origin { request, forwarded, may_have_happened: false });
+        self.begin(shard, now, asker, deadline, Origin { request, profile, forwarded, may_have_happened: false });
     }
 
     fn begin(&mut self, shard: &Shard, now: Now, asker: Asker, deadline: Instant, origin: Origin) {
@@ -539,14 +543,16 @@ impl Coordinator {
                     self.outputs.push_back(Output::Own { id, request: LocalRequest::Replica(request) });
                 }
                 Action::Ask { to, request } => {
+                    let trace = open.origin.as_ref().and_then(|origin| origin.profile.trace);
                     let (work, deadline, request) =
-                        (Work::of(&request), open.deadline, peer::Request::Replica(request));
+                        (Work::of(&request), open.deadline, peer::Request::of_replica(trace, request));
                     open.attempts.push(Attempt::begin(now.instant, to, work, &request, &self.latency));
                     self.outputs.push_back(Output::Send { to, id, deadline, request });
                 }
                 Action::Own(request) => self.outputs.push_back(Output::Own { id, request }),
                 Action::Forward { to, request } => {
-                    let (deadline, request) = (open.deadline, peer::Request::Forward(request));
+                    let profile = open.origin.as_ref().map_or(Profile::default(), |origin| origin.profile);
+                    let (deadline, request) = (open.deadline, peer::Request::Forward(request.observed(profile)));
                     open.attempts.push(Attempt::begin(now.instant, to, Work::Forward, &request, &self.latency));
                     if let Some(&to) = self.up.iter().find(|peer| **peer != to)
                         && shard.planted.is(Bug::DuplicatedForward)

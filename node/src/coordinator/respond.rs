@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use driftless_proto::causality::Payload;
 use driftless_proto::client::{
-    Basis, Deleted, Explanation, Read, ReadPage, ReplicaAnswer, Response, Sibling, StatePage, Stored,
+    Basis, Deleted, Read, ReadExplanation, ReadPage, ReplicaAnswer, Response, Sibling, StatePage, Stored,
 };
 use driftless_proto::{
     BucketId, Context, ContextKeys, ContextToken, Dot, Failure, Header, Key, Siblings, Topology, Version,
@@ -141,11 +141,11 @@ impl Responder<'_> {
         self.keys.seal(bucket, key, &context)
     }
 
-    fn explanation(&self, question: &Question, replicas: Vec<ReplicaReport>) -> Option<Explanation> {
+    fn explanation(&self, question: &Question, replicas: Vec<ReplicaReport>) -> Option<ReadExplanation> {
         let Question::Get { partition, r, explain: true, .. } = question else {
             return None;
         };
-        Some(Explanation {
+        Some(ReadExplanation {
             coordinator: self.name(self.me),
             ring_version: self.topology.ring().version().0,
             partition: partition.to_string(),

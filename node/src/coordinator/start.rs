@@ -116,6 +116,7 @@ impl Coordinator {
             | Request::Damaged
             | Request::Drain(_)
             | Request::Figures
+            | Request::Observed(_)
             | Request::Cluster(_) => Err(Refusal::BadRequest("the shell answers this request".to_owned()).into()),
         }
     }

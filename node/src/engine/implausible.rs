@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use driftless_proto::Siblings;
 use driftless_proto::causality::Payload;
-use driftless_proto::client;
+use driftless_proto::client::{self, Access, Class};
 use driftless_proto::key::{SIBLING_BYTES_MAX, SIBLINGS_MAX};
 use driftless_ring::NodeId;
 
@@ -29,7 +29,8 @@ pub(super) fn in_request(shard: &Shard, now: Now, from: NodeId, request: &Replic
 
 /// Likewise with what a peer passes on: what is stamped, and only at an owner. Everything else any node does itself.
 pub(super) fn in_forwarded(request: &client::Request) -> Option<&'static str> {
-    let is_stamped = matches!(request, client::Request::Put(_) | client::Request::Delete(_));
+    let is_stamped = matches!(request.class(), Class::Key { access: Access::Write, .. })
+        && !matches!(request, client::Request::MergeState(_));
     (!is_stamped).then_some("a request passed on that no node passes on")
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use driftless_proto::Role;
 use driftless_proto::client::{AaeCommand, Class, DrainCommand, Request};
 use driftless_proto::membership::ClusterCommand;
+use driftless_proto::observed::{Observed, ObservedRequest};
 
 use super::node_context::NodeContext;
 use super::verified::Verified;
@@ -137,9 +138,9 @@ impl Lines {
 fn name(request: &Request) -> &'static str {
     match request {
         Request::Topology => "topology",
-        Request::Get(_) => "get",
-        Request::Put(_) => "put",
-        Request::Delete(_) => "delete",
+        Request::Get(_) | Request::Observed(Observed { request: ObservedRequest::Get(_), .. }) => "get",
+        Request::Put(_) | Request::Observed(Observed { request: ObservedRequest::Put(_), .. }) => "put",
+        Request::Delete(_) | Request::Observed(Observed { request: ObservedRequest::Delete(_), .. }) => "delete",
         Request::Scan(_) => "scan",
         Request::Status => "status",
         Request::Hints => "hints",

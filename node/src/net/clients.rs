@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use driftless_proto::client::{self, Request, RequestFrame, Response, ResponseFrame};
 use driftless_proto::frame::{self, FRAME_MAX, FrameError, SHARED_FROM};
+use driftless_proto::observed::{Explained, ExplainedResponse, Observed, ObservedRequest};
 use driftless_proto::{Failure, ProtocolVersion, ProtocolVersions, Refusal, greeting};
 use quinn::{Connection, SendStream, VarInt};
 use tokio::task::JoinSet;
@@ -26,6 +27,7 @@ use super::refusal::{CloseCode, CloseReason, STOPPING};
 use super::requests::{operation, outcome};
 use super::rights::Rights;
 use super::shard_context::ShardContext;
+use super::traces::{self, Begun, Role, SpanId};
 use crate::engine::{AaeCommand, ClientTag};
 use crate::metrics::Operation;
 use crate::route;
@@ -56,6 +58,8 @@ struct Pending {
     deadline: Instant,
     /// What it takes until it is answered.
     room: Room,
+    /// What is recorded of it, if it is.
+    traced: Option<SpanId>,
 }
 
 /// What a request takes until it is answered, whether its client stays for that or not.
@@ -209,12 +213,13 @@ impl Client {
         let place = match taken {
             Some(_) => Some(self.account.arrived(listed)),
             None => {
-                let is_read = matches!(request, Request::Get(_) | Request::Scan(_) | Request::GetState(_));
+                let is_read = matches!(operation, Operation::Get | Operation::Scan);
                 self.account.request(body.len() + listed, is_read)
             }
         };
         let is_full = place.is_none();
-        if let Request::Put(put) = &mut request
+        let traced = self.trace(shared, &mut request, since, deadline);
+        if let Request::Put(put) | Request::Observed(Observed { request: ObservedRequest::Put(put), .. }) = &mut request
             && let Some(taken) = taken.take()
         {
             put.value = Bytes::from_owner(Charged { value: std::mem::take(&mut put.value), _taken: taken });
@@ -225,7 +230,7 @@ impl Client {
                 let text = format!("request id {id} is used for two requests at once");
                 return Err(CloseReason::new(CloseCode::Malformed, text));
             }
-            Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline, room }),
+            Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline, room, traced }),
         };
         context.under_way.begun();
         if let Some(refusal) = self.rights.refusal(shared, &request) {
@@ -259,6 +264,15 @@ impl Client {
         Ok(())
     }
 
+    /// Begins to record it, if it belongs to a trace. What it causes is then caused by this node's part of that.
+    fn trace(&self, shared: &NodeContext, request: &mut Request, since: Instant, until: Instant) -> Option<SpanId> {
+        let (operation, trace) = traces::of_client(request)?;
+        let (role, from, parent) = (Role::Coordinator, &*self.who, *trace);
+        let own = shared.traces.begin(shared, &Begun { role, operation, from, parent, owed: None, since, until })?;
+        *trace = own;
+        Some(own.parent())
+    }
+
     /// A frame was begun and there is no room for the rest of it. Its first bytes say which request it is.
     fn refuse_begun(&self, context: &ShardContext, begun: &[u8]) {
         context.shared.metrics.overloaded.inc();
@@ -287,8 +301,13 @@ impl Client {
             | Response::Deleted(_)
             | Response::Restored(_)
             | Response::Merged(_)
-            | Response::Failed(_) => response,
+            | Response::Failed(_)
+            | Response::Explained(Explained {
+                response: ExplainedResponse::Stored(_) | ExplainedResponse::Deleted(_) | ExplainedResponse::Failed(_),
+                ..
+            }) => response,
             Response::Read(_)
+            | Response::Explained(Explained { response: ExplainedResponse::Read(_), .. })
             | Response::State(_)
             | Response::Page(_)
             | Response::Topology(_)
@@ -308,6 +327,9 @@ impl Client {
             }
         };
         context.counts.answered(pending.operation, outcome(&response), now.since(pending.since));
+        if let Some(part) = pending.traced {
+            context.shared.traces.answered(part, outcome(&response).name(), now);
+        }
         if let Err(error) = self.push(context, id, response) {
             // Reads come in pages, so nothing is that long.
             let text = match error {
@@ -323,7 +345,9 @@ impl Client {
 
     fn push(&self, context: &ShardContext, id: u64, response: Response) -> Result<(), FrameError> {
         let values: Vec<Bytes> = match &response {
-            Response::Read(read) if read.siblings.iter().any(|sibling| sibling.value.len() >= SHARED_FROM) => {
+            Response::Read(read) | Response::Explained(Explained { response: ExplainedResponse::Read(read), .. })
+                if read.siblings.iter().any(|sibling| sibling.value.len() >= SHARED_FROM) =>
+            {
                 read.siblings.iter().map(|sibling| sibling.value.clone()).collect()
             }
             Response::State(page) => {
@@ -335,7 +359,7 @@ impl Client {
         };
         let ring_version = context.shared.ring_version();
         match &response {
-            Response::Read(read) => {
+            Response::Read(read) | Response::Explained(Explained { response: ExplainedResponse::Read(read), .. }) => {
                 self.account.note_read(read.siblings.iter().map(|sibling| sibling.value.len()).sum());
             }
             Response::State(page) => self.account.note_read(value_bytes(page)),
@@ -398,7 +422,7 @@ fn listed(request: &Request) -> (usize, usize) {
         (list.len(), size_of_val(list))
     }
     match request {
-        Request::Get(get) => of(&get.shown),
+        Request::Get(get) | Request::Observed(Observed { request: ObservedRequest::Get(get), .. }) => of(&get.shown),
         Request::GetState(get) => of(&get.shown),
         Request::MergeState(merge) => of(merge.state.live()),
         _ => (0, 0),
@@ -427,6 +451,7 @@ fn answer_of_shell(shared: &NodeContext, request: &Request) -> Option<Response> 
         | Request::Restore(_)
         | Request::GetState(_)
         | Request::MergeState(_)
+        | Request::Observed(_)
         | Request::Cluster(_) => return None,
     })
 }

@@ -215,7 +215,7 @@ impl Link {
     /// Sends, if no more waits to be sent than may. A request that is not sent is refused in the peer's place: the machine
     /// that made it need not wait to find out, and silence would speak against the peer. An answer that is not sent is lost.
     fn send(&self, context: &ShardContext, now: Instant, message: Message) {
-        let message = self.trace_asked(context, now, message);
+        let message = self.trace_asked(context, now, message).in_version(self.version);
         let load = FrameLoad {
             values: message.large_values(),
             frame_max: FRAME_PEER_MAX,
@@ -249,7 +249,7 @@ impl Link {
         }
     }
 
-    /// Notes what is asked for the sake of a trace. A node of an older release knows no such envelopes, and is asked without.
+    /// Notes what is asked for the sake of a trace.
     fn trace_asked(&self, context: &ShardContext, now: Instant, mut message: Message) -> Message {
         let Body::Request { request, .. } = &mut message.body else { return message };
         let Some((_, what, trace)) = traces::of_peer(request) else { return message };
@@ -257,7 +257,7 @@ impl Link {
         if traces.has_any() && traces.asked(part, (self.node, &self.name), message.id, what, now) {
             context.written.borrow_mut().push(part);
         }
-        if self.version < greeting::OBSERVED { message.into_plain() } else { message }
+        message
     }
 
     /// Begins to record what a peer asks for the sake of a trace, and notes what it answers.

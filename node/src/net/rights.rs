@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 
 use driftless_proto::client::{AaeCommand, DrainCommand, Request, Response};
 use driftless_proto::membership::ClusterCommand;
+use driftless_proto::observed::{Observed, ObservedRequest};
 use driftless_proto::{BucketId, Missing, Refusal, Role};
 
 use super::audit::Asker;
@@ -116,6 +117,10 @@ fn needed(request: &Request) -> Role {
         | Request::Figures
         | Request::Cluster(ClusterCommand::State | ClusterCommand::Plan | ClusterCommand::History) => Role::Reader,
         Request::Put(_) | Request::Delete(_) => Role::Writer,
+        Request::Observed(Observed { request, .. }) => match request {
+            ObservedRequest::Get(_) => Role::Reader,
+            ObservedRequest::Put(_) | ObservedRequest::Delete(_) => Role::Writer,
+        },
         Request::Restore(_)
         | Request::MergeState(_)
         | Request::Aae(AaeCommand::Run { .. } | AaeCommand::Pause | AaeCommand::Resume)

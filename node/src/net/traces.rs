@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use driftless_proto::TraceContext;
+use driftless_proto::observed::{Observed, Profile};
+use driftless_proto::{TraceContext, client};
 #[cfg(feature = "otel")]
 use driftless_proto::trace::otel;
 use driftless_ring::NodeId;
@@ -279,11 +280,21 @@ fn span(node: &str, begun: &Begun<'_>) -> Span {
     }
 }
 
+/// What a client asks, if it belongs to a trace.
+pub(crate) fn of_client(request: &mut client::Request) -> Option<(&'static str, &mut TraceContext)> {
+    let operation = super::requests::operation(request).name();
+    match request {
+        client::Request::Observed(Observed { profile: Profile { trace: Some(trace), .. }, .. }) => Some((operation, trace)),
+        _ => None,
+    }
+}
+
 /// What a peer asks, if it belongs to a trace.
 pub(crate) fn of_peer(request: &mut Request) -> Option<(Role, &'static str, &mut TraceContext)> {
     match request {
         Request::Traced(Traced { trace, request }) => Some((Role::Replica, asked(request), trace)),
-        _ => None,
+        Request::Forward(request) => of_client(request).map(|(operation, trace)| (Role::Coordinator, operation, trace)),
+        Request::Replica(_) | Request::Ping | Request::Exchange(_) | Request::Membership(_) => None,
     }
 }
 

@@ -15,6 +15,7 @@ pub mod exchange;
 mod laws;
 pub mod members;
 pub mod mutate;
+mod observed;
 pub mod samples;
 pub mod seeds;
 pub mod stored;

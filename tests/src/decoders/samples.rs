@@ -25,7 +25,7 @@ use driftless_proto::{
 use driftless_ring::{ArcIndex, Member, NodeId, PartitionId, Partitions, Token, TokenRange};
 use driftless_testkit::TopologyBuilder;
 
-use super::members;
+use super::{members, observed};
 
 /// Four nodes in two zones, and buckets of every kind.
 pub fn topology() -> Arc<Topology> {
@@ -160,6 +160,8 @@ pub fn client_requests() -> Vec<client::Request> {
         all.push(client::Request::MergeState(client::MergeState { bucket, key: self::key(), state, w }));
     }
     all.push(client::Request::Figures);
+    let in_envelopes = observed::requests(&all);
+    all.extend(in_envelopes);
     all
 }
 
@@ -238,7 +240,7 @@ pub fn client_responses() -> Vec<Response> {
         counted: at == 1,
         repaired: at == 2,
     };
-    let explanation = client::Explanation {
+    let explanation = client::ReadExplanation {
         coordinator: "n1".to_owned(),
         ring_version: 1,
         partition: "n3/5".to_owned(),
@@ -341,6 +343,8 @@ pub fn client_responses() -> Vec<Response> {
     }
     all.push(Response::Merged(client::Merged { acks: 2 }));
     all.push(Response::Figures(Box::new(figures)));
+    let explained = observed::responses(&all);
+    all.extend(explained);
     all
 }
 
@@ -463,7 +467,17 @@ pub fn peer_requests() -> Vec<Request> {
     all.extend(client_requests().into_iter().map(Request::Forward));
     all.extend(exchanges().into_iter().map(Request::Exchange));
     all.extend(members::letters().into_iter().map(|letter| Request::Membership(Box::new(letter))));
+    let trace = TraceContext { trace_id: [7; 16], parent_id: [9; 8], sampled: true };
+    let asked: Vec<ReplicaRequest> = all.iter().filter_map(of_replica).collect();
+    all.extend(asked.into_iter().map(|request| Request::of_replica(Some(trace), request)));
     all
+}
+
+fn of_replica(request: &Request) -> Option<ReplicaRequest> {
+    match request {
+        Request::Replica(request) => Some(request.clone()),
+        _ => None,
+    }
 }
 
 /// What a replica knows, in both ways of saying it.

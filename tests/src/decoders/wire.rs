@@ -8,7 +8,8 @@ use bytes::Bytes;
 use driftless_node::liveness::clocks::{ClockSettings, Clocks, Stance};
 use driftless_node::liveness::detector::{Detector, DetectorConfig, DetectorSettings, Output};
 use driftless_node::peer::{
-    Body, Exchange, Exchanged, Hello, Incarnation, Message, Page, ReplicaRequest, Reply, Request, State, WireMessage,
+    Body, Exchange, Exchanged, Hello, Incarnation, Message, Page, ReplicaRequest, Reply, Request, State, Traced,
+    WireMessage,
 };
 use driftless_node::probe;
 use driftless_node::time::{Instant, Now};

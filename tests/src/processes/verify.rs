@@ -107,21 +107,19 @@ impl Expected {
 /// before it had told everybody: nothing of that stamp was acknowledged and nobody owes it, so it spreads with anti-entropy, and
 /// a replica is complete that holds either.
 fn difference(read: &Read, expected: &Expected) -> Option<String> {
-    let Some(explanation) = read.explanation() else {
+    let Some(phase) = read.explanation().and_then(|explanation| explanation.read.as_ref()) else {
         return Some("the read was not explained".to_owned());
     };
-    let primaries: Vec<_> = explanation.replicas.iter().filter(|replica| replica.stands_in_for.is_none()).collect();
-    let states: BTreeSet<_> = primaries.iter().map(|replica| &replica.state).collect();
-    let live = |state: &Option<String>| {
-        state.as_deref().and_then(|state| state.split_once(LIVE)).map(|(_, live)| live.to_owned())
-    };
+    let primaries: Vec<_> = phase.replicas.iter().filter(|replica| replica.stands_in_for.is_none()).collect();
+    let states: BTreeSet<_> = primaries.iter().map(|replica| replica.state()).collect();
+    let live = |state: &Option<&str>| state.and_then(|state| state.split_once(LIVE)).map(|(_, live)| live.to_owned());
     let alike = match expected {
         Expected::Value(_) => states.iter().all(|state| live(state).is_some_and(|live| !live.is_empty())),
         Expected::Set(_) => states.len() == 1 && states.iter().all(|state| state.is_some()),
     };
     let agree = primaries.len() == 3 && alike;
     (!agree).then(|| {
-        let said = primaries.iter().map(|replica| format!("{} {:?}", replica.node, replica.state));
+        let said = primaries.iter().map(|replica| format!("{} {:?}", replica.node, replica.state()));
         said.collect::<Vec<_>>().join(", ")
     })
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use driftless_client::{Bucket, Client, Context, Profile, Read, WriteId};
-use driftless_proto::client::ReplicaAnswer;
+use driftless_proto::observed::ReplicaPart;
 use futures::stream::{self, StreamExt as _};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -207,9 +207,10 @@ pub(super) async fn explain(client: &Client, key: KeyNumber) -> String {
     match &read {
         Err(error) => format!("    its replicas do not say what they hold: {error}\n"),
         Ok(read) => {
-            let replicas = read.explanation().map(|explanation| explanation.replicas.as_slice()).unwrap_or_default();
-            let line = |replica: &ReplicaAnswer| {
-                format!("    {} holds {}\n", replica.node, replica.state.as_deref().unwrap_or("nothing"))
+            let phase = read.explanation().and_then(|explanation| explanation.read.as_ref());
+            let replicas = phase.map(|phase| phase.replicas.as_slice()).unwrap_or_default();
+            let line = |replica: &ReplicaPart| {
+                format!("    {} holds {}\n", replica.node, replica.state().unwrap_or("nothing"))
             };
             replicas.iter().map(line).collect()
         }

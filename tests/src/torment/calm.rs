@@ -101,10 +101,12 @@ pub(super) async fn read_all(client: &Client, keys: Vec<String>) -> BTreeMap<Str
                             None => left.odd.push("a value that no client has written".to_owned()),
                         }
                     }
-                    let replicas = read.explanation().map(|explanation| explanation.replicas.as_slice());
+                    let replicas = read.explanation().and_then(|explanation| explanation.read.as_ref());
+                    let replicas = replicas.map(|phase| phase.replicas.as_slice());
                     let primaries =
                         replicas.unwrap_or_default().iter().filter(|replica| replica.stands_in_for.is_none());
-                    left.replicas = primaries.map(|replica| (replica.node.clone(), replica.state.clone())).collect();
+                    left.replicas =
+                        primaries.map(|replica| (replica.node.clone(), replica.state().map(str::to_owned))).collect();
                 }
             }
             (key, left)
