@@ -63,7 +63,7 @@ impl Trio {
         let first = self.index(owner);
         let deadline = self.now.instant + Duration::from_secs(1);
         let tag = ClientTag { connection: 0, request: self.requests };
-        self.engines[first].handle_client(self.now, tag, deadline, request);
+        self.engines[first].handle_client(self.now, tag, self.now.instant, deadline, request);
         let mut response = None;
         let mut turns = vec![first];
         while let Some(i) = turns.pop() {

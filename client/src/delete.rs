@@ -73,7 +73,8 @@ pub(crate) async fn delete(
     settings: &Settings,
     clock: Clock,
 ) -> Result<Deleted, DeleteError> {
-    watched(Operation::Delete, &bucket.name, settings.trace, pin!(write_tombstone(bucket, key, write, settings, clock))).await
+    watched(Operation::Delete, &bucket.name, settings.trace, pin!(write_tombstone(bucket, key, write, settings, clock)))
+        .await
 }
 
 async fn write_tombstone(

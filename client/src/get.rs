@@ -106,7 +106,9 @@ pub(crate) async fn read(
     settings: &Settings,
     clock: Clock,
 ) -> Result<Read, GetError> {
-    let read = watched(Operation::Get, &bucket.name, settings.trace, pin!(read_pages(bucket, key, explain, settings, clock))).await?;
+    let read =
+        watched(Operation::Get, &bucket.name, settings.trace, pin!(read_pages(bucket, key, explain, settings, clock)))
+            .await?;
     count_siblings(read.siblings().len());
     Ok(read)
 }
@@ -123,7 +125,8 @@ async fn read_pages(
     let mut pages = Pages::default();
     loop {
         let (key, shown) = (key.clone(), pages.shown());
-        let request = Request::Get(wire::Get { bucket: id, key, r: settings.r, sloppy: settings.sloppy, explain, shown });
+        let request =
+            Request::Get(wire::Get { bucket: id, key, r: settings.r, sloppy: settings.sloppy, explain, shown });
         let request = request.observed(observed::Profile { explain: false, trace: trace(settings.trace) });
         let turned = match bucket.inner.carry_out(&request, route, settings, clock).await? {
             Response::Read(read) => pages.turn(read),

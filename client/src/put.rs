@@ -90,7 +90,8 @@ pub(crate) async fn put(
     settings: &Settings,
     clock: Clock,
 ) -> Result<Stored, PutError> {
-    watched(Operation::Put, &bucket.name, settings.trace, pin!(write_value(bucket, key, value, write, settings, clock))).await
+    watched(Operation::Put, &bucket.name, settings.trace, pin!(write_value(bucket, key, value, write, settings, clock)))
+        .await
 }
 
 async fn write_value(

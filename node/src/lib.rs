@@ -29,6 +29,7 @@ pub mod handoff;
 #[cfg(feature = "net")]
 pub mod jsonl;
 pub mod liveness;
+mod log_lines;
 pub mod membership;
 mod meter;
 pub mod metrics;

@@ -207,6 +207,8 @@ pub struct Metrics {
     pub started_after_crash: Gauge,
     /// Audit events left out because there were too many of their kind.
     pub audit_left_out: Counter,
+    /// Requests that were slow, by operation.
+    pub slow_requests: Family<OperationLabels, Counter>,
 }
 
 /// A client operation.
@@ -377,8 +379,14 @@ impl Metrics {
             start_time,
             started_after_crash,
             audit_left_out,
+            slow_requests,
         } = self;
         registry.register("requests", "Client requests answered", requests.clone());
+        registry.register(
+            "slow_requests",
+            "Requests that took `log.slow` or longer at their coordinator",
+            slow_requests.clone(),
+        );
         let latency = Family::<OperationLabels, LatencySeconds>::clone(latency);
         registry.register_with_unit("request", "Arrival to answer", Unit::Seconds, latency);
         let counters = [

@@ -223,6 +223,32 @@ impl Failure {
 }
 
 impl Refusal {
+    /// It in a word or two, for tables and lines.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Refusal::NotEnoughReplicas { .. } => "too few replicas",
+            Refusal::Overloaded { .. } => "overloaded",
+            Refusal::TooManySiblings { .. } => "too many siblings",
+            Refusal::ValueTooLarge { .. } => "value too large",
+            Refusal::BadContext(_) => "bad context",
+            Refusal::NoSuchBucket => "no such bucket",
+            Refusal::BadQuorum(_) => "bad quorum",
+            Refusal::NotCoordinator => "not an owner",
+            Refusal::NotOwner { .. } => "not an owner",
+            Refusal::StaleRing { .. } => "older ring",
+            Refusal::WriteIdReused => "write id reused",
+            Refusal::ClockOff { .. } => "clock off",
+            Refusal::StorageFull => "disk full",
+            Refusal::Stopping => "stopping",
+            Refusal::BadRequest(_) => "bad request",
+            Refusal::HintsFull => "hints full",
+            Refusal::Damaged => "damaged",
+            Refusal::NotAllowed { .. } => "not allowed",
+            Refusal::Unready => "not ready",
+            Refusal::Membership(_) => "members",
+        }
+    }
+
     /// Whether it is one node's or the request's. The one place where this is said: who adds a refusal decides it here,
     /// and clients that retry, rigs that expect success after healing, and documents follow.
     pub fn scope(&self) -> Scope {

@@ -106,7 +106,8 @@ pub struct PassedOn {
     pub refused_by: Vec<String>,
     /// Microseconds from when it turned to the request until the answer.
     pub took_us: u64,
-    /// Whether the coordinator explains requests. One of an older release does not, and nothing more is known then.
+    /// Whether the coordinator has explained it. One of an older release does not, and one that was lost could not: nothing more is
+    /// known then.
     pub explained: bool,
 }
 
@@ -328,6 +329,26 @@ impl From<ReadExplanation> for Explanation {
         let replicas = replicas.into_iter().map(ReplicaPart::from).collect();
         let read = Some(Phase { needed: r, counted, since_us: 0, replicas });
         Explanation { partition: Some(partition), read, ..Explanation::by(coordinator, ring_version) }
+    }
+}
+
+impl From<Explanation> for ReadExplanation {
+    /// As much as clients of older releases understand of it.
+    fn from(told: Explanation) -> ReadExplanation {
+        let Explanation { coordinator, ring_version, partition, read, .. } = told;
+        let (r, replicas) = read.map_or((0, Vec::new()), |read| (read.needed, read.replicas));
+        let replicas =
+            replicas.into_iter().filter(|replica| replica.asked_us.is_some()).map(ReplicaAnswer::from).collect();
+        ReadExplanation { coordinator, ring_version, partition: partition.unwrap_or_default(), r, replicas }
+    }
+}
+
+impl From<ReplicaPart> for ReplicaAnswer {
+    fn from(part: ReplicaPart) -> ReplicaAnswer {
+        let ReplicaPart { node, stands_in_for, fate, latency_us, counted, repaired, .. } = part;
+        let state = if let Fate::Read(state) = fate { Some(state) } else { None };
+        let latency_us = latency_us.filter(|_| state.is_some());
+        ReplicaAnswer { node, stands_in_for, state, latency_us, counted, repaired }
     }
 }
 

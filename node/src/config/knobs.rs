@@ -41,6 +41,8 @@ pub enum Kind {
     Size,
     /// A span of time.
     Time,
+    /// A span of time, or none.
+    TimeOrOff,
     /// A number.
     Count,
     /// Yes or no.
@@ -109,6 +111,7 @@ impl Kind {
             Kind::HostPort => "host:port",
             Kind::Size => "a size with its unit, as \"64MiB\"",
             Kind::Time => "a time with its unit, as \"250ms\" or \"10s\"",
+            Kind::TimeOrOff => "a time with its unit, as \"250ms\" or \"10s\", or \"off\"",
             Kind::Count => "a whole number",
             Kind::Switch => "true or false",
             Kind::LogFormat => "\"text\" or \"json\"",

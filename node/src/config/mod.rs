@@ -119,6 +119,10 @@ pub struct Limits {
     /// How long a node must have been back before it is given what was held for it. Shorter repairs sooner, and floods a
     /// node that is still starting.
     pub handoff_delay: Duration,
+    /// From what time on a request is slow, and written down; `None` if none is.
+    pub slow: Option<Duration>,
+    /// Whether its key is named then.
+    pub slow_keys: bool,
     /// What one turn of a shard may cost.
     pub turn: TurnBounds,
 }
@@ -176,6 +180,8 @@ impl Default for Limits {
             read_page_bytes: driftless_proto::key::SIBLING_BYTES_MAX,
             window_bytes: 1 << 20,
             handoff_delay: Duration::from_secs(3),
+            slow: Some(Duration::from_secs(1)),
+            slow_keys: false,
             turn: TurnBounds::default(),
         }
     }
@@ -197,6 +203,8 @@ impl Limits {
         self.replica_waiting_max = from.replica_waiting_max;
         self.hint_bytes_max = from.hint_bytes_max;
         self.hint_target_bytes_max = from.hint_target_bytes_max;
+        self.slow = from.slow;
+        self.slow_keys = from.slow_keys;
         self.buffered_sync_interval = from.buffered_sync_interval;
         self.aae.interval = from.aae.interval;
         self.aae.bytes_per_second = from.aae.bytes_per_second;

@@ -16,17 +16,20 @@ use crate::replica::local::Write;
 use crate::shard::Shard;
 use crate::time::{Instant, Now};
 
+use super::course::Course;
 use super::get::{Get, ReadOptions};
 use super::machine::Machine;
 use super::plan::Plan;
 use super::put::WriteOptions;
-use super::{Coordinator, Output, Question};
+use super::{Coordinator, Origin, Output, Question};
 
 /// A delete, and whose answers its read rests on, once it has read.
 #[derive(Clone)]
 pub(super) struct Deletion {
     pub(super) delete: client::Delete,
     pub(super) basis: Option<Basis>,
+    /// What its read asked of whom, once it has read.
+    pub(super) read: Option<Course>,
 }
 
 impl Coordinator {
@@ -37,8 +40,9 @@ impl Coordinator {
         now: Now,
         deadline: Instant,
         delete: client::Delete,
-        forwarded: bool,
+        origin: &Origin,
     ) -> Result<(Machine, Question), Failure> {
+        let (forwarded, explain) = (origin.forwarded, origin.profile.explain);
         let plan = Plan::of_key(shard, &self.up, delete.bucket, &delete.key)?;
         let quorum = plan.quorum(delete.r, delete.w).map_err(Refusal::from)?;
         let context = self.open_context(now, delete.bucket, &delete.key, delete.context.as_ref())?;
@@ -53,7 +57,7 @@ impl Coordinator {
                     shard,
                     now,
                     plan,
-                    WriteOptions { w: quorum.w(), sloppy, deadline },
+                    WriteOptions { w: quorum.w(), sloppy, explain, deadline },
                     write,
                 )?)
             }
@@ -65,15 +69,16 @@ impl Coordinator {
                     held_by: 0,
                     durable: false,
                     ask_all: false,
+                    // What it removes must not depend on who wants to know: only those that it would have asked are told of.
                     explain: false,
                     sloppy,
                     deadline,
                 };
                 plan.require(quorum.w(), sloppy)?;
-                Machine::Get(Get::start(plan, delete.bucket, delete.key.clone(), options, &self.latency, now)?)
+                Machine::Get(Get::start(plan, delete.bucket, delete.key.clone(), options, &self.latency)?)
             }
         };
-        Ok((machine, Question::Delete(Box::new(Deletion { delete, basis: None }))))
+        Ok((machine, Question::Delete(Box::new(Deletion { delete, basis: None, read: None }))))
     }
 
     /// Second half of a delete without context: removes exactly what the first half has seen. If that was nothing live,
@@ -85,6 +90,8 @@ impl Coordinator {
         let Question::Delete(mut deletion) = question else { return };
         let origin = open.origin.take();
         deletion.basis = Some(basis);
+        deletion.read = open.course(shard);
+        let explain = origin.as_ref().is_some_and(|origin| origin.profile.explain);
         let delete = &deletion.delete;
         if !matches!(&open.machine, Machine::Get(get) if get.poll_timeout().is_some()) {
             self.close(shard, id);
@@ -102,7 +109,7 @@ impl Coordinator {
                     None => {
                         let found_nothing = (!seen.has_values()).then(|| Box::new(seen));
                         let write = Write { found_nothing, ..tombstone(delete, context) };
-                        self.start_put(shard, now, plan, WriteOptions { w, sloppy, deadline }, write)
+                        self.start_put(shard, now, plan, WriteOptions { w, sloppy, explain, deadline }, write)
                     }
                     // A primary that could not be counted on when the delete began is back: the next attempt is its.
                     Some(_) => Err(Refusal::NotCoordinator.into()),
@@ -111,15 +118,11 @@ impl Coordinator {
         match started {
             _ if deadline <= now.instant => {
                 let failure = Unknown::Timeout { acks: 0, needed: delete.w.unwrap_or(1) }.into();
-                self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) });
+                self.fail(shard, now, asker, origin.as_ref(), deletion.read, failure);
             }
             Ok(put) => self.open(shard, now, asker, origin, Machine::Put(put), Question::Delete(deletion), deadline),
             Err(failure) => {
-                let failure = match origin {
-                    Some(origin) => origin.honest(failure),
-                    None => failure,
-                };
-                self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) });
+                self.fail(shard, now, asker, origin.as_ref(), deletion.read, failure);
             }
         }
     }

@@ -26,6 +26,8 @@ pub(crate) struct Forward {
     request: client::Request,
     /// Whom else it can be passed on to.
     others: VecDeque<NodeId>,
+    /// Those that took no requests.
+    refused_by: Vec<NodeId>,
     deadline: Instant,
     done: bool,
     planted: Planted,
@@ -37,7 +39,8 @@ impl Forward {
     pub(crate) fn start(owners: Owners, request: client::Request, deadline: Instant, planted: Planted) -> Forward {
         let Owners { first: to, others } = owners;
         let actions = [Action::Forward { to, request: request.clone() }].into();
-        Forward { to, request, others: others.into(), deadline, done: false, planted, actions }
+        let others = others.into();
+        Forward { to, request, others, refused_by: Vec::new(), deadline, done: false, planted, actions }
     }
 
     /// The other node has answered.
@@ -47,6 +50,7 @@ impl Forward {
                 Reply::Forwarded(response) => self.conclude(Ok(Answer::Ready(response))),
                 Reply::Refused(Refusal::Stopping) => match self.others.pop_front() {
                     Some(next) => {
+                        self.refused_by.push(self.to);
                         self.to = next;
                         self.actions.push_back(Action::Forward { to: next, request: self.request.clone() });
                     }
@@ -75,6 +79,16 @@ impl Forward {
         if now.instant >= self.deadline {
             self.conclude(Err(Unknown::Timeout { acks: 0, needed: 1 }.into()));
         }
+    }
+
+    /// Whom it was passed on to last.
+    pub(super) fn to(&self) -> NodeId {
+        self.to
+    }
+
+    /// Those to whom it was passed on before, and who took no requests.
+    pub(super) fn refused_by(&self) -> &[NodeId] {
+        &self.refused_by
     }
 
     /// The next thing to do.

@@ -7,7 +7,6 @@
 //! survives the merge is at hand; otherwise that replica is asked for its full state.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use driftless_proto::client::Basis;
 use driftless_proto::{BucketId, Conflict, Failure, Header, Key, Refusal, Siblings, Unknown};
@@ -16,6 +15,7 @@ use driftless_ring::NodeId;
 use crate::peer::{Merge, Purpose, Read, ReplicaRequest, Reply, State, Want};
 use crate::time::{Instant, Now};
 
+use super::course::{Facts, Worker};
 use super::latency::LatencyEstimator;
 use super::plan::Plan;
 use super::{Action, Answer, Occasion};
@@ -47,7 +47,6 @@ pub(crate) struct Get {
     bucket: BucketId,
     key: Key,
     options: ReadOptions,
-    started: Instant,
     /// Whom to ask, best first, each with the primary whose slot it is.
     readers: Vec<(NodeId, NodeId)>,
     /// How many of them have been asked.
@@ -82,7 +81,6 @@ struct Queried {
     acked: bool,
     /// It will not answer.
     failed: bool,
-    latency: Option<Duration>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,7 +103,6 @@ impl Get {
         key: Key,
         options: ReadOptions,
         latency: &LatencyEstimator,
-        now: Now,
     ) -> Result<Get, Failure> {
         assert!(
             options.held_by == 0 || !options.sloppy,
@@ -121,7 +118,6 @@ impl Get {
             bucket,
             key,
             options,
-            started: now.instant,
             readers,
             asked: 0,
             replicas: BTreeMap::new(),
@@ -139,9 +135,9 @@ impl Get {
     }
 
     /// A replica has answered.
-    pub(crate) fn handle_reply(&mut self, now: Now, from: NodeId, reply: Reply) {
+    pub(crate) fn handle_reply(&mut self, from: NodeId, reply: Reply) {
         match reply {
-            Reply::State(state) => self.take_in(now, from, state),
+            Reply::State(state) => self.take_in(from, state),
             Reply::Acked => {
                 if let Some(replica) = self.replicas.get_mut(&from) {
                     replica.acked |= replica.repaired;
@@ -237,11 +233,10 @@ impl Get {
         self.actions.push_back(Action::Ask { to, request: ReplicaRequest::Read(read) });
     }
 
-    fn take_in(&mut self, now: Now, from: NodeId, state: State) {
+    fn take_in(&mut self, from: NodeId, state: State) {
         let Some(replica) = self.replicas.get_mut(&from) else {
             return;
         };
-        replica.latency.get_or_insert(now.instant.since(self.started));
         match state {
             State::Full(siblings) => {
                 replica.pending = false;
@@ -372,18 +367,13 @@ impl Get {
         self.actions.push_back(Action::Ask { to, request: ReplicaRequest::Merge(merge) });
     }
 
-    fn stands_in_for(&self, node: NodeId) -> Option<NodeId> {
-        let slot = self.readers.iter().find(|(reader, _)| *reader == node).map(|(_, primary)| *primary);
-        slot.filter(|primary| *primary != node)
-    }
-
     fn conclude_with_answer(&mut self) {
         if self.options.explain {
             self.repair();
         }
         let siblings = self.answer.clone().expect("called with the answer known");
-        let (basis, replicas) = (self.basis(), self.reports());
-        self.conclude(Ok(Answer::Read { siblings, basis, replicas }));
+        let basis = self.basis();
+        self.conclude(Ok(Answer::Read { siblings, basis }));
     }
 
     fn conclude(&mut self, result: Result<Answer, Failure>) {
@@ -479,16 +469,22 @@ impl Get {
         Unknown::Timeout { acks, needed: self.options.r }.into()
     }
 
-    fn reports(&self) -> Vec<ReplicaReport> {
-        let testify = |(node, replica): (&NodeId, &Queried)| ReplicaReport {
+    /// Who is at work for it, and how far that is.
+    pub(super) fn facts(&self) -> Facts {
+        let worker = |(node, replica): (&NodeId, &Queried)| Worker {
             node: *node,
-            stands_in_for: self.stands_in_for(*node),
-            header: replica.header.clone(),
-            latency: replica.latency,
+            primary: self.readers.iter().find(|(reader, _)| reader == node).map_or(*node, |(_, primary)| *primary),
             counted: replica.counted,
             repaired: replica.repaired,
+            header: replica.header.clone(),
         };
-        if self.options.explain { self.replicas.iter().map(testify).collect() } else { Vec::new() }
+        let unasked = self.plan.readers.iter().filter(|primary| !self.replicas.contains_key(primary));
+        Facts {
+            needed: self.options.r,
+            counted: self.replicas.values().filter(|replica| replica.counted).count() as u8,
+            workers: self.replicas.iter().map(worker).collect(),
+            others: unasked.map(|primary| (*primary, self.plan.is_up(*primary))).collect(),
+        }
     }
 }
 
@@ -511,16 +507,4 @@ impl Queried {
     fn holds(&self, answer: &Siblings) -> bool {
         self.acked || self.header.as_ref().is_some_and(|header| header.includes(answer))
     }
-}
-
-/// What one replica said, for clients that asked for an explanation.
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) struct ReplicaReport {
-    pub(crate) node: NodeId,
-    /// The primary whose slot it filled, if it is none itself.
-    pub(crate) stands_in_for: Option<NodeId>,
-    pub(crate) header: Option<Header>,
-    pub(crate) latency: Option<Duration>,
-    pub(crate) counted: bool,
-    pub(crate) repaired: bool,
 }

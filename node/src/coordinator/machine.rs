@@ -26,10 +26,10 @@ pub(super) enum Machine {
 }
 
 impl Machine {
-    pub(super) fn handle_reply(&mut self, now: Now, from: NodeId, reply: Reply) {
+    pub(super) fn handle_reply(&mut self, from: NodeId, reply: Reply) {
         match self {
             Machine::Put(put) => put.handle_reply(from, reply),
-            Machine::Get(get) => get.handle_reply(now, from, reply),
+            Machine::Get(get) => get.handle_reply(from, reply),
             Machine::Scan(scan) => scan.handle_reply(from, reply),
             Machine::Forward(forward) => forward.handle_reply(from, reply),
             Machine::Salvage(salvage) => salvage.handle_reply(from, reply),

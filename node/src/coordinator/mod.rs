@@ -11,6 +11,7 @@
 
 mod attempt;
 mod awaiting;
+mod course;
 mod delete;
 mod forward;
 mod get;
@@ -23,6 +24,7 @@ mod respond;
 mod restore;
 mod salvage;
 mod scan;
+mod slow;
 mod spread;
 mod start;
 
@@ -32,7 +34,7 @@ use std::sync::Arc;
 
 use driftless_proto::client::{self, Basis, Request, Response};
 use driftless_proto::key::STATE_BYTES_MAX;
-use driftless_proto::observed::Profile;
+use driftless_proto::observed::{Explanation, Profile};
 use driftless_proto::{ActorId, ContextKeys, Dot, Failure, Refusal, Siblings, Topology, Unknown};
 use driftless_proto::{BucketId, Key, WriteId};
 use driftless_ring::{NodeId, PartitionId};
@@ -48,10 +50,11 @@ use crate::time::{Instant, Now};
 
 use attempt::Attempt;
 use awaiting::Awaiting;
+use course::{Course, Trail};
 use delete::Deletion;
-use get::ReplicaReport;
 use latency::{HedgeBudget, LatencyEstimator, Work};
 use machine::Machine;
+use slow::SlowLog;
 
 /// What the coordinator wants its engine to do.
 pub(crate) enum Output {
@@ -116,7 +119,6 @@ enum Answer {
     Read {
         siblings: Siblings,
         basis: Basis,
-        replicas: Vec<ReplicaReport>,
     },
     Written {
         dot: Dot,
@@ -150,6 +152,7 @@ pub(crate) struct Coordinator {
     up: Arc<BTreeSet<NodeId>>,
     latency: LatencyEstimator,
     hedges: HedgeBudget,
+    slow: SlowLog,
     /// What the other nodes' clocks allow this one's to show, if there are enough of them to tell.
     clock_bounds: Option<ClockBounds>,
     /// Actors of this shard that must not be trusted any more; normally none.
@@ -177,6 +180,8 @@ struct Open {
     deadline: Instant,
     /// What replicas were asked and have not answered.
     attempts: Vec<Attempt>,
+    /// Whom the machine has asked, when, and what each did.
+    trail: Trail,
     /// Bytes of the values that they have sent.
     value_bytes: usize,
     /// Somebody waits for the answer.
@@ -190,6 +195,13 @@ struct Origin {
     request: Request,
     /// What its client wants to know of it.
     profile: Profile,
+    /// That is said in an envelope; else in the form that gets have in older releases.
+    in_envelope: bool,
+    /// When this node had it, and when this shard turned to it.
+    arrived: Instant,
+    since: Instant,
+    /// How often it was begun again.
+    begun_again: u32,
     forwarded: bool,
     /// It was begun before, and may have been stamped then.
     may_have_happened: bool,
@@ -199,6 +211,34 @@ impl Origin {
     /// It may have been stamped here: whoever else was given it now would stamp it once more.
     fn may_have_happened(&mut self) {
         (self.may_have_happened, self.forwarded) = (true, true);
+    }
+
+    /// The answer, with how it came about if that was asked for. If it was slow, that is written down.
+    fn tell(
+        &self,
+        shard: &Shard,
+        now: Now,
+        slow: &mut SlowLog,
+        response: Response,
+        explain: impl FnOnce(Response) -> (Response, Explanation),
+    ) -> Response {
+        let took = now.instant.since(self.arrived);
+        let is_slow = shard.limits.slow.is_some_and(|least| took >= least);
+        if !is_slow && !self.profile.explain {
+            return response;
+        }
+        let (response, explanation) = explain(response);
+        if is_slow {
+            slow.note(shard, now, self, took, &response, &explanation);
+        }
+        match response {
+            response if !self.profile.explain => response,
+            Response::Read(read) if !self.in_envelope => {
+                Response::Read(client::Read { explanation: Some(explanation.into()), ..read })
+            }
+            response if !self.in_envelope => response,
+            response => response.explained(explanation),
+        }
     }
 
     /// What is to be said of a failure: that nothing has happened is true of the last attempt alone.
@@ -218,9 +258,6 @@ enum Question {
     Get {
         bucket: BucketId,
         key: Key,
-        partition: PartitionId,
-        r: u8,
-        explain: bool,
         /// By earlier answers to the same read.
         shown: Vec<Dot>,
     },
@@ -253,6 +290,7 @@ impl Coordinator {
             up: Arc::default(),
             latency: LatencyEstimator::new(shard.limits.attempt_timeout),
             hedges: HedgeBudget::new(),
+            slow: SlowLog::default(),
             clock_bounds: None,
             retired: BTreeSet::new(),
             requests: BTreeMap::new(),
@@ -270,48 +308,76 @@ impl Coordinator {
         self.keys = keys;
     }
 
-    /// Starts a request. A `forwarded` one is not passed on again.
+    /// Starts a request that has `arrived` then. One that a peer has passed on is not passed on again.
     pub(crate) fn handle_request(
         &mut self,
         shard: &Shard,
         now: Now,
         asker: Asker,
+        arrived: Instant,
         deadline: Instant,
         request: Request,
-        forwarded: bool,
     ) {
         if deadline <= now.instant {
             shard.metrics.expired.inc();
             return;
         }
         let deadline = deadline.min(now.instant + shard.limits.deadline_max);
-        let (profile, request) = request.into_plain();
+        let in_envelope = matches!(request, Request::Observed(_));
+        let (profile, request) = match request {
+            Request::Observed(observed) => (observed.profile, observed.into_older()),
+            Request::Get(get) => (Profile { explain: get.explain, trace: None }, Request::Get(get)),
+            other => (Profile::default(), other),
+        };
         if let Request::Topology = request {
             let response = Response::Topology(Box::new(Topology::clone(&shard.topology)));
             return self.outputs.push_back(Output::Reply { to: asker, response });
         }
         self.hedges.earn();
+        let (forwarded, since, may_have_happened) = (asker.is_peer(), now.instant, false);
+        let origin =
+            Origin { request, profile, in_envelope, arrived, since, begun_again: 0, forwarded, may_have_happened };
         let is_full = self.waited_for >= shard.limits.requests_max
             || self.requests.len() >= shard.limits.requests_max.saturating_mul(LINGERING_FACTOR)
-            || (matches!(request, Request::Get(_) | Request::GetState(_))
+            || (matches!(origin.request, Request::Get(_) | Request::GetState(_))
                 && self.value_bytes >= shard.limits.coordinated_bytes_max);
         if is_full {
             shard.metrics.overloaded.inc();
             let retry_after_ms = shard.limits.retry_after_ms();
             let failure = Refusal::Overloaded { retry_after_ms }.into();
-            return self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) });
+            return self.fail(shard, now, asker, Some(&origin), None, failure);
         }
-        self.begin(shard, now, asker, deadline, Origin { request, profile, forwarded, may_have_happened: false });
+        self.begin(shard, now, asker, deadline, origin);
     }
 
     fn begin(&mut self, shard: &Shard, now: Now, asker: Asker, deadline: Instant, origin: Origin) {
-        match self.start(shard, now, deadline, origin.request.clone(), origin.forwarded) {
+        match self.start(shard, now, deadline, &origin) {
             Ok((machine, question)) => self.open(shard, now, asker, Some(origin), machine, question, deadline),
-            Err(failure) => {
-                let response = Response::Failed(origin.honest(failure));
-                self.outputs.push_back(Output::Reply { to: asker, response });
-            }
+            Err(failure) => self.fail(shard, now, asker, Some(&origin), None, failure),
         }
+    }
+
+    /// Says of a request that it did not succeed, before or between its machines; `read` is what has been asked until then.
+    fn fail(
+        &mut self,
+        shard: &Shard,
+        now: Now,
+        asker: Asker,
+        origin: Option<&Origin>,
+        read: Option<Course>,
+        failure: Failure,
+    ) {
+        let response = match origin {
+            None => Response::Failed(failure),
+            Some(origin) => {
+                let response = Response::Failed(origin.honest(failure));
+                let up = &self.up;
+                origin.tell(shard, now, &mut self.slow, response, |response| {
+                    (response, course::of_refused(shard, now, origin, read, up))
+                })
+            }
+        };
+        self.outputs.push_back(Output::Reply { to: asker, response });
     }
 
     /// Other versions of the ring count from now on, or count otherwise. What was begun before begins again: answers that it has had say
@@ -320,6 +386,14 @@ impl Coordinator {
     pub(crate) fn handle_configurations(&mut self, shard: &Shard, now: Now) {
         for id in self.open_ids() {
             let Some(open) = self.requests.get_mut(&id).filter(|open| open.is_waited_for) else { continue };
+            // Enough have acknowledged it.
+            if let Machine::Put(put) = &mut open.machine
+                && put.is_explaining()
+            {
+                put.handle_news();
+                self.advance(shard, now, id);
+                continue;
+            }
             // What a peer coordinates, it begins again itself.
             if let Machine::Forward(_) = open.machine {
                 continue;
@@ -333,7 +407,8 @@ impl Coordinator {
             }
             shard.metrics.replans.inc();
             self.close(shard, id);
-            if let Some(origin) = origin {
+            if let Some(mut origin) = origin {
+                origin.begun_again += 1;
                 self.begin(shard, now, asker, deadline, origin);
             }
         }
@@ -377,8 +452,11 @@ impl Coordinator {
             let Attempt { work, since, carried, .. } = open.attempts.remove(at);
             self.latency.observe(from, work, now.instant.since(since).saturating_sub(carried));
         }
+        open.trail.answered(now, from, &reply);
+        let is_explaining = matches!(&open.machine, Machine::Put(put) if put.is_explaining());
         if let Reply::Refused(refusal @ Refusal::StaleRing { .. }) = &reply
             && open.is_waited_for
+            && !is_explaining
             && open.origin.is_some()
         {
             return self.await_news(shard, now, from, id, refusal.clone());
@@ -386,13 +464,14 @@ impl Coordinator {
         let bytes = reply.value_bytes();
         open.value_bytes += bytes;
         self.value_bytes += bytes;
-        open.machine.handle_reply(now, from, reply);
+        open.machine.handle_reply(from, reply);
         self.advance(shard, now, id);
     }
 
     /// This node's own replica has applied one of our writes.
     pub(crate) fn handle_made(&mut self, shard: &Shard, now: Now, id: RequestId, made: Made) {
-        if let Some(Open { machine: Machine::Put(put), .. }) = self.requests.get_mut(&id) {
+        if let Some(Open { machine: Machine::Put(put), trail, .. }) = self.requests.get_mut(&id) {
+            trail.made(now);
             put.handle_made(made, &self.retired);
             self.advance(shard, now, id);
         }
@@ -427,6 +506,7 @@ impl Coordinator {
         for id in self.open_ids() {
             if let Some(open) = self.requests.get_mut(&id) {
                 open.attempts.retain(|attempt| attempt.to != peer);
+                open.trail.lost(now, peer);
                 open.machine.handle_lost(peer);
             }
             self.advance(shard, now, id);
@@ -518,7 +598,9 @@ impl Coordinator {
         let id = self.ids.draw();
         let (attempts, wakes_at) = (Vec::with_capacity(3), Instant(u64::MAX));
         let (value_bytes, is_waited_for) = (0, true);
-        let open = Open { asker, origin, machine, question, deadline, attempts, value_bytes, is_waited_for, wakes_at };
+        let trail = Trail::new(now);
+        let open =
+            Open { asker, origin, machine, question, deadline, attempts, trail, value_bytes, is_waited_for, wakes_at };
         self.requests.insert(id, open);
         self.waited_for += 1;
         self.passed_on += usize::from(asker.is_peer());
@@ -540,16 +622,23 @@ impl Coordinator {
         while let Some(action) = open.machine.poll_action() {
             match action {
                 Action::Ask { to, request } if to == shard.node => {
+                    open.trail.asked(now, to);
                     self.outputs.push_back(Output::Own { id, request: LocalRequest::Replica(request) });
                 }
                 Action::Ask { to, request } => {
+                    open.trail.asked(now, to);
                     let trace = open.origin.as_ref().and_then(|origin| origin.profile.trace);
                     let (work, deadline, request) =
                         (Work::of(&request), open.deadline, peer::Request::of_replica(trace, request));
                     open.attempts.push(Attempt::begin(now.instant, to, work, &request, &self.latency));
                     self.outputs.push_back(Output::Send { to, id, deadline, request });
                 }
-                Action::Own(request) => self.outputs.push_back(Output::Own { id, request }),
+                Action::Own(request) => {
+                    if let LocalRequest::Write(_) = request {
+                        open.trail.asked(now, shard.node);
+                    }
+                    self.outputs.push_back(Output::Own { id, request });
+                }
                 Action::Forward { to, request } => {
                     let profile = open.origin.as_ref().map_or(Profile::default(), |origin| origin.profile);
                     let (deadline, request) = (open.deadline, peer::Request::Forward(request.observed(profile)));
@@ -590,14 +679,21 @@ impl Coordinator {
                         None => failure,
                     });
                     let responder = respond::Responder {
-                        me: shard.node,
-                        topology: &shard.topology,
                         keys: &self.keys,
                         metrics: &shard.metrics,
                         page_bytes: shard.limits.read_page_bytes,
                         planted: &shard.planted,
                     };
                     let response = responder.response(&open.question, result);
+                    let response = match &open.origin {
+                        Some(origin) => {
+                            origin.tell(shard, now, &mut self.slow, response, |response| match &open.machine {
+                                Machine::Forward(forward) => course::passed_on(shard, now, origin, forward, response),
+                                _ => (response, open.explanation(shard, now, origin)),
+                            })
+                        }
+                        None => response,
+                    };
                     self.outputs.push_back(Output::Reply { to: open.asker, response });
                 }
             }

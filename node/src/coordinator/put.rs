@@ -11,6 +11,9 @@
 //! that turns out to be slow or lost; it keeps what it gets as a hint. Without one, or when the answer does not need it
 //! any more, this node keeps a hint for the primary.
 //!
+//! If the write is to be explained, the answer waits between the two until all is settled, or somebody is overdue: nothing else is done
+//! meanwhile that would not have been.
+//!
 //! A delete that has nothing to remove is not stamped. What it rests on is merged into the replicas all the same, and counts
 //! in the same slots: that nothing is there must be as sure as that something was removed.
 
@@ -24,6 +27,7 @@ use crate::planted::{Bug, Planted};
 use crate::replica::local::{AddHint, Covered, LocalRequest, Made, Stamped, Write};
 use crate::time::{Instant, Now};
 
+use super::course::{Facts, Worker};
 use super::plan::Plan;
 use super::quorum::Slots;
 use super::{Action, Answer, Occasion};
@@ -41,6 +45,8 @@ pub(crate) struct Put {
     /// Primaries for which this node keeps a hint of the write.
     hinted: Vec<NodeId>,
     deadline: Instant,
+    /// The answer is to say what everybody did.
+    explain: bool,
     stage: Stage,
     /// The actor of this write was retired: it must not be acknowledged.
     distrusted: bool,
@@ -52,6 +58,8 @@ pub(crate) struct Put {
 enum Stage {
     Stamping,
     Replicating,
+    /// Enough have acknowledged; the answer waits for what the others say.
+    Explaining,
     /// The client has its answer; the other replicas may still take the write.
     Answered,
     Done,
@@ -64,6 +72,8 @@ pub(crate) struct WriteOptions {
     pub(crate) w: u8,
     /// Whether fallbacks may fill them.
     pub(crate) sloppy: bool,
+    /// Whether the answer waits a little for what is not needed for it.
+    pub(crate) explain: bool,
     pub(crate) deadline: Instant,
 }
 
@@ -74,7 +84,7 @@ impl Put {
     /// # Errors
     /// [`Refusal::NotEnoughReplicas`] if fewer than w slots can be filled; nothing is applied then.
     pub(crate) fn start(plan: Plan, options: WriteOptions, mut write: Write, planted: Planted) -> Result<Put, Failure> {
-        let WriteOptions { w, sloppy, deadline } = options;
+        let WriteOptions { w, sloppy, explain, deadline } = options;
         let mut slots = Slots::new(plan.primaries.iter().copied(), w, planted.clone());
         if !sloppy && (plan.groups.is_empty() || !planted.is(Bug::OneQuorumOfAll)) {
             slots = slots.in_each_of(plan.groups.clone());
@@ -112,6 +122,7 @@ impl Put {
             made: None,
             hinted: write.missed_by.clone(),
             deadline,
+            explain,
             stage: Stage::Stamping,
             distrusted: false,
             planted,
@@ -177,7 +188,9 @@ impl Put {
             Stage::Replicating => {
                 self.plan.forget(node);
                 self.handle_late(node);
+                self.explain = false;
             }
+            Stage::Explaining => self.explain = false,
             Stage::Answered => self.fail(node),
             Stage::Done => {}
         }
@@ -198,10 +211,48 @@ impl Put {
     /// Time has passed.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
         if now.instant >= self.deadline {
+            self.handle_news();
             self.give_up();
             self.keep_hints_for_missing();
             self.stage = Stage::Done;
         }
+    }
+
+    /// Others are to be asked than were, or no more is to be waited for: enough have acknowledged, and that is said now.
+    pub(crate) fn handle_news(&mut self) {
+        if self.is_explaining() {
+            self.explain = false;
+            self.evaluate();
+        }
+    }
+
+    /// Whether enough have acknowledged, and only its explanation keeps the answer back.
+    pub(crate) fn is_explaining(&self) -> bool {
+        self.stage == Stage::Explaining
+    }
+
+    /// What the own replica has made of it, once it has.
+    pub(super) fn made(&self) -> Option<&Made> {
+        self.made.as_ref()
+    }
+
+    /// Who is at work for it, and how far that is.
+    pub(super) fn facts(&self) -> Facts {
+        let worker = |(node, primary, counted)| Worker { node, primary, counted, repaired: false, header: None };
+        let unasked = self.plan.primaries.iter().filter(|primary| !self.slots.is_at_work(**primary));
+        Facts {
+            needed: self.slots.needed(),
+            counted: self.slots.filled(),
+            workers: self.slots.workers().map(worker).collect(),
+            others: unasked.map(|primary| (*primary, self.plan.is_up(*primary))).collect(),
+        }
+    }
+
+    /// The primaries for which a hint is kept, each with who keeps it: fallbacks that have acknowledged, and this node.
+    pub(super) fn hints(&self) -> Vec<(NodeId, NodeId)> {
+        let fallbacks = self.slots.workers().filter(|(node, primary, counted)| *counted && node != primary);
+        let own = self.hinted.iter().filter(|_| self.made.is_some()).map(|primary| (*primary, self.plan.me));
+        fallbacks.map(|(node, primary, _)| (primary, node)).chain(own).collect()
     }
 
     /// The next thing to do.
@@ -216,7 +267,7 @@ impl Put {
 
     /// Whether somebody still waits for the answer.
     pub(crate) fn is_waited_for(&self) -> bool {
-        matches!(self.stage, Stage::Stamping | Stage::Replicating)
+        matches!(self.stage, Stage::Stamping | Stage::Replicating | Stage::Explaining)
     }
 
     /// The write is applied here, its sync under way: the others get everything this replica knows of the key, so
@@ -257,7 +308,7 @@ impl Put {
 
     fn fail(&mut self, node: NodeId) {
         if let Some(primary) = self.slots.fail(node)
-            && self.stage != Stage::Answered
+            && matches!(self.stage, Stage::Stamping | Stage::Replicating)
         {
             self.ask_fallback(primary);
         }
@@ -282,7 +333,16 @@ impl Put {
                     debug_assert!(false, "an acknowledged state holds what it is acknowledged for");
                     return self.give_up();
                 }
-                self.actions.push_back(Action::Answer(Ok(answer(made, &self.slots))));
+                if self.explain && !self.slots.is_settled() {
+                    self.stage = Stage::Explaining;
+                    return;
+                }
+                let answer = answer(made, &self.slots);
+                if (self.explain || self.is_explaining()) && self.slots.is_settled() {
+                    // The explanation names them.
+                    self.keep_hints_for_missing();
+                }
+                self.actions.push_back(Action::Answer(Ok(answer)));
                 self.stage = Stage::Answered;
             }
         }
@@ -324,7 +384,7 @@ impl Put {
 fn answer(made: &Made, slots: &Slots) -> Answer {
     let (acks, primaries) = (slots.filled(), slots.filled_by_primaries());
     match made {
-        Made::Stamped(Stamped { dot, siblings }) => {
+        Made::Stamped(Stamped { dot, siblings, .. }) => {
             Answer::Written { dot: *dot, siblings: siblings.clone(), acks, primaries }
         }
         Made::Covered(Covered { values, .. }) => Answer::Covered { values: *values, acks, primaries },

@@ -91,6 +91,14 @@ impl Slots {
         others.all(|worker| worker.failed).then_some(primary)
     }
 
+    /// Who was asked to fill whose slot, and whether that one has filled it.
+    pub(crate) fn workers(&self) -> impl Iterator<Item = (NodeId, NodeId, bool)> {
+        self.workers.iter().map(|worker| {
+            let filled = |slot: &Slot| slot.filled_by == Some(worker.node);
+            (worker.node, worker.primary, self.slots.iter().any(filled))
+        })
+    }
+
     /// The nodes that were asked to fill a primary's slot and have not failed.
     pub(crate) fn workers_for(&self, primary: NodeId) -> Vec<NodeId> {
         let mine = self.workers.iter().filter(|worker| worker.primary == primary && !worker.failed);

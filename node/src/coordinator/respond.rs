@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use driftless_proto::causality::Payload;
-use driftless_proto::client::{
-    Basis, Deleted, Read, ReadExplanation, ReadPage, ReplicaAnswer, Response, Sibling, StatePage, Stored,
-};
+use driftless_proto::client::{Basis, Deleted, Read, ReadPage, Response, Sibling, StatePage, Stored};
 use driftless_proto::{
     BucketId, Context, ContextKeys, ContextToken, Dot, Failure, Header, Key, Siblings, Topology, Version,
 };
@@ -14,13 +12,10 @@ use driftless_ring::NodeId;
 use crate::metrics::Metrics;
 use crate::planted::{Bug, Planted};
 
-use super::get::ReplicaReport;
 use super::{Answer, Question};
 
 /// What answers are made with.
 pub(super) struct Responder<'a> {
-    pub(super) me: NodeId,
-    pub(super) topology: &'a Topology,
     pub(super) keys: &'a ContextKeys,
     pub(super) metrics: &'a Metrics,
     /// Bytes of values in one answer.
@@ -35,9 +30,8 @@ impl Responder<'_> {
             (Err(failure), _) => Response::Failed(failure),
             (Ok(Answer::Ready(response)), _) => response,
             (Ok(Answer::Page(page)), _) => Response::Page(page),
-            (Ok(Answer::Read { siblings, basis, replicas }), Question::Get { bucket, key, shown, .. }) => {
-                let read = self.read(*bucket, key, &siblings, basis, shown);
-                Response::Read(Read { explanation: self.explanation(question, replicas), ..read })
+            (Ok(Answer::Read { siblings, basis }), Question::Get { bucket, key, shown }) => {
+                Response::Read(self.read(*bucket, key, &siblings, basis, shown))
             }
             (Ok(Answer::Read { siblings, .. }), Question::State { shown }) => {
                 Response::State(self.state_page(&siblings, shown))
@@ -140,33 +134,6 @@ impl Responder<'_> {
         let context = Context { vv: siblings.vv().clone(), written_at: siblings.written_at() };
         self.keys.seal(bucket, key, &context)
     }
-
-    fn explanation(&self, question: &Question, replicas: Vec<ReplicaReport>) -> Option<ReadExplanation> {
-        let Question::Get { partition, r, explain: true, .. } = question else {
-            return None;
-        };
-        Some(ReadExplanation {
-            coordinator: self.name(self.me),
-            ring_version: self.topology.ring().version().0,
-            partition: partition.to_string(),
-            r: *r,
-            replicas: replicas
-                .into_iter()
-                .map(|report| ReplicaAnswer {
-                    node: self.name(report.node),
-                    stands_in_for: report.stands_in_for.map(|primary| self.name(primary)),
-                    state: report.header.as_ref().map(describe),
-                    latency_us: report.latency.map(|latency| latency.as_micros() as u64),
-                    counted: report.counted,
-                    repaired: report.repaired,
-                })
-                .collect(),
-        })
-    }
-
-    fn name(&self, node: NodeId) -> String {
-        self.topology.ring().member(node).map_or_else(|| node.to_string(), |member| member.name.clone())
-    }
 }
 
 /// What names a write, and when it was written, as it is sent.
@@ -174,7 +141,7 @@ const DOT_BYTES: usize = 64;
 
 /// The values that a client sees beside those that it was shown before: two stamps of one write, same id and same value, are
 /// one to it.
-fn shown<'a>(siblings: &'a Siblings, before: &[Dot]) -> Vec<(Dot, &'a Version)> {
+pub(super) fn shown<'a>(siblings: &'a Siblings, before: &[Dot]) -> Vec<(Dot, &'a Version)> {
     let before: BTreeSet<Dot> = before.iter().copied().collect();
     let name = |version: &'a Version| (version.write_id, &version.value);
     let mut seen: BTreeSet<_> = before.iter().filter_map(|dot| siblings.get(*dot)).map(name).collect();
@@ -184,7 +151,7 @@ fn shown<'a>(siblings: &'a Siblings, before: &[Dot]) -> Vec<(Dot, &'a Version)> 
 }
 
 /// A state in one line: what was seen, and which dots are live (`†` marks a tombstone).
-fn describe(header: &Header) -> String {
+pub(super) fn describe(header: &Header) -> String {
     if header.is_empty() {
         return "never seen".to_owned();
     }

@@ -31,7 +31,7 @@ impl Coordinator {
             deadline,
         };
         // Too few can be reached: the replica asks again.
-        if let Ok(get) = Get::start(plan, bucket, key.clone(), options, &self.latency, now) {
+        if let Ok(get) = Get::start(plan, bucket, key.clone(), options, &self.latency) {
             self.open(shard, now, Asker::Replica, None, Machine::Get(get), Question::Restore { bucket, key }, deadline);
         }
     }

@@ -19,7 +19,7 @@ use super::put::{Put, WriteOptions};
 use super::salvage::Salvage;
 use super::scan::Scan;
 use super::spread::Spread;
-use super::{Coordinator, Machine, Question};
+use super::{Coordinator, Machine, Origin, Question};
 
 impl Coordinator {
     pub(super) fn start(
@@ -27,9 +27,9 @@ impl Coordinator {
         shard: &Shard,
         now: Now,
         deadline: Instant,
-        request: Request,
-        forwarded: bool,
+        origin: &Origin,
     ) -> Result<(Machine, Question), Failure> {
+        let (request, forwarded, explain) = (origin.request.clone(), origin.forwarded, origin.profile.explain);
         let (up, topology) = (&self.up, &shard.topology);
         if let Some((needed, available)) = shard.configurations.in_want_of_company() {
             return Err(Refusal::NotEnoughReplicas { needed, available }.into());
@@ -38,10 +38,9 @@ impl Coordinator {
             Request::Get(get) => {
                 let plan = Plan::of_key(shard, up, get.bucket, &get.key)?;
                 let r = plan.quorum(get.r, None).map_err(Refusal::from)?.r();
-                let partition = plan.partition;
-                let machine = self.start_get(shard, now, deadline, plan, &get, r)?;
-                let client::Get { bucket, key, explain, shown, .. } = get;
-                let question = Question::Get { bucket, key, partition, r, explain, shown };
+                let machine = self.start_get(shard, deadline, plan, &get, r)?;
+                let client::Get { bucket, key, shown, .. } = get;
+                let question = Question::Get { bucket, key, shown };
                 Ok((Machine::Get(machine), question))
             }
             Request::Put(put) => {
@@ -67,11 +66,17 @@ impl Coordinator {
                     missed_by: Vec::new(),
                 };
                 Ok((
-                    Machine::Put(self.start_put(shard, now, plan, WriteOptions { w, sloppy, deadline }, write)?),
+                    Machine::Put(self.start_put(
+                        shard,
+                        now,
+                        plan,
+                        WriteOptions { w, sloppy, explain, deadline },
+                        write,
+                    )?),
                     question,
                 ))
             }
-            Request::Delete(delete) => self.start_delete(shard, now, deadline, delete, forwarded),
+            Request::Delete(delete) => self.start_delete(shard, now, deadline, delete, origin),
             Request::Scan(scan) => {
                 let bucket = topology.bucket(scan.bucket).ok_or(Refusal::NoSuchBucket)?;
                 if scan.arc.0 >= topology.ring().partitions().get() {
@@ -101,7 +106,7 @@ impl Coordinator {
                 let client::GetState { bucket, key, shown, .. } = get;
                 let get =
                     client::Get { bucket, key, r: Some(r), sloppy: Some(false), explain: false, shown: Vec::new() };
-                let machine = self.start_get(shard, now, deadline, plan, &get, r)?;
+                let machine = self.start_get(shard, deadline, plan, &get, r)?;
                 Ok((Machine::Get(machine), Question::State { shown }))
             }
             Request::MergeState(merge) => {
@@ -124,7 +129,6 @@ impl Coordinator {
     fn start_get(
         &mut self,
         shard: &Shard,
-        now: Now,
         deadline: Instant,
         plan: Plan,
         get: &client::Get,
@@ -141,7 +145,7 @@ impl Coordinator {
             sloppy: !strict,
             deadline,
         };
-        Get::start(plan, get.bucket, get.key.clone(), options, &self.latency, now)
+        Get::start(plan, get.bucket, get.key.clone(), options, &self.latency)
     }
 
     /// Begins a write that this node stamps.

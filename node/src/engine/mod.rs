@@ -160,8 +160,15 @@ impl<S: Store> Engine<S> {
         engine
     }
 
-    /// A client asks. `deadline` is when it stops waiting.
-    pub fn handle_client(&mut self, now: Now, from: ClientTag, deadline: Instant, request: client::Request) {
+    /// A client asks. `arrived` is when its request was here, and `deadline` when it stops waiting.
+    pub fn handle_client(
+        &mut self,
+        now: Now,
+        from: ClientTag,
+        arrived: Instant,
+        deadline: Instant,
+        request: client::Request,
+    ) {
         self.inputs += 1;
         self.bytes_taken += request.value_bytes();
         if let client::Request::Restore(restore) = &request
@@ -185,7 +192,7 @@ impl<S: Store> Engine<S> {
         if let Some(kind) = kind {
             self.arrivals.insert(from, (kind, now.instant));
         }
-        self.coordinator.handle_request(&self.shard, now, Asker::Client(from), deadline, request, false);
+        self.coordinator.handle_request(&self.shard, now, Asker::Client(from), arrived, deadline, request);
         self.route(now);
     }
 
@@ -213,9 +220,9 @@ impl<S: Store> Engine<S> {
                     &self.shard,
                     now,
                     Asker::Peer(from, message.id),
+                    now.instant,
                     deadline,
                     request,
-                    true,
                 );
             }
             Body::Request { request: Request::Ping, .. } => self.send(from, message.id, Body::Reply(Reply::Pong)),

@@ -15,12 +15,12 @@ use driftless_proto::observed::{Observed, ObservedRequest};
 
 use super::node_context::NodeContext;
 use super::verified::Verified;
-use crate::time::Instant;
+use crate::log_lines::LogLines;
 
 /// One per node.
 pub(crate) struct AuditLog {
     keys: bool,
-    kinds: Mutex<[Lines; KINDS]>,
+    kinds: Mutex<[LogLines; KINDS]>,
 }
 
 /// What is written down.
@@ -37,15 +37,6 @@ enum Kind {
 }
 
 const KINDS: usize = Kind::Reread as usize + 1;
-
-/// Lines of one kind in this span of time.
-#[derive(Clone, Copy, Default)]
-struct Lines {
-    written: usize,
-    since: Instant,
-    /// Lines that were not written since the last one that was.
-    left_out: u64,
-}
 
 /// Who asks, and from where.
 #[derive(Clone, Copy)]
@@ -106,7 +97,7 @@ impl AuditLog {
     fn line(&self, shared: &NodeContext, kind: Kind) -> Option<u64> {
         let now = shared.clock.instant();
         let lines = &mut self.kinds.lock().unwrap_or_else(PoisonError::into_inner)[kind as usize];
-        let left_out = lines.take(now);
+        let left_out = lines.take(now, LINES_MAX, SPAN);
         if left_out.is_none() {
             shared.metrics.audit_left_out.inc();
         }
@@ -118,20 +109,6 @@ impl AuditLog {
             Class::Key { key, .. } if self.keys => Some(key.to_string()),
             _ => None,
         }
-    }
-}
-
-impl Lines {
-    fn take(&mut self, now: Instant) -> Option<u64> {
-        if now.since(self.since) >= SPAN {
-            (self.written, self.since) = (0, now);
-        }
-        if self.written >= LINES_MAX {
-            self.left_out += 1;
-            return None;
-        }
-        self.written += 1;
-        Some(std::mem::take(&mut self.left_out))
     }
 }
 
@@ -181,17 +158,3 @@ const SPAN: Duration = Duration::from_secs(10);
 
 /// Of each kind in that span: some tens of kilobytes a second at most, and more than happens to a node at peace.
 const LINES_MAX: usize = 500;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flood_is_cut_and_counted() {
-        let (mut lines, now) = (Lines::default(), Instant::default() + SPAN);
-        assert!((0..LINES_MAX).all(|_| lines.take(now) == Some(0)));
-        assert!((0..7).all(|_| lines.take(now).is_none()));
-        assert_eq!(lines.take(now + SPAN), Some(7));
-        assert_eq!(lines.take(now + SPAN), Some(0));
-    }
-}

@@ -253,9 +253,11 @@ impl Client {
                     .filter(|shard| *shard != context.shard),
             };
             match elsewhere {
-                None => context.push(Input::Client { account, tag, deadline, request }),
+                None => context.push(Input::Client { account, tag, arrived: since, deadline, request }),
                 Some(shard) => {
-                    if !shared.hand_over(shard, ShardMessage::Client { account, tag, deadline, request }) {
+                    if !shared
+                        .hand_over(shard, ShardMessage::Client { account, tag, arrived: since, deadline, request })
+                    {
                         self.refuse_overloaded(context, since, id);
                     }
                 }

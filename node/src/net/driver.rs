@@ -269,7 +269,9 @@ impl<S: Store> Driver<S> {
                 self.context.shared.metrics.expired.inc();
                 self.reply(tag, Response::Failed(ASK_AGAIN_SOON.into()));
             }
-            Input::Client { tag, deadline, request, .. } => self.engine.handle_client(now, tag, deadline, request),
+            Input::Client { tag, arrived, deadline, request, .. } => {
+                self.engine.handle_client(now, tag, arrived, deadline, request);
+            }
             Input::Peer { from, message, taken: _taken } => {
                 if let Some(part) = traces::of_merge(&message, now.instant) {
                     self.context.written.borrow_mut().push(part);
@@ -429,9 +431,9 @@ impl<S: Store> Driver<S> {
                 self.engine.handle_synced(now, batch);
             }
             ShardMessage::Fetched => self.fetched = true,
-            ShardMessage::Client { account, tag, deadline, request } => {
+            ShardMessage::Client { account, tag, arrived, deadline, request } => {
                 context.shared.taken_in(context.shard);
-                context.push(Input::Client { account, tag, deadline, request });
+                context.push(Input::Client { account, tag, arrived, deadline, request });
             }
             ShardMessage::Peer { from, shard, connection, message, taken } => {
                 context.shared.taken_in(context.shard);

@@ -34,6 +34,8 @@ pub(crate) enum Input {
         /// Whose certificate it is ([`super::accounts::Account::number`]).
         account: u64,
         tag: ClientTag,
+        /// When this node had it.
+        arrived: Instant,
         deadline: Instant,
         request: Request,
     },
@@ -268,12 +270,24 @@ mod tests {
             write_id: WriteId(1),
         };
         let tag = ClientTag { connection: 0, request: number };
-        Input::Client { account: 1, tag, deadline: Instant::default(), request: Request::Put(put) }
+        Input::Client {
+            account: 1,
+            tag,
+            arrived: Instant::default(),
+            deadline: Instant::default(),
+            request: Request::Put(put),
+        }
     }
 
     fn asked_by(account: u64, number: u64) -> Input {
         let tag = ClientTag { connection: 0, request: number };
-        Input::Client { account, tag, deadline: Instant::default(), request: Request::Status }
+        Input::Client {
+            account,
+            tag,
+            arrived: Instant::default(),
+            deadline: Instant::default(),
+            request: Request::Status,
+        }
     }
 
     fn numbers(inputs: impl IntoIterator<Item = Input>) -> Vec<u64> {
@@ -362,8 +376,10 @@ mod tests {
     fn what_is_large_takes_turns_as_well() {
         let (mut inputs, now) = (Inputs::default(), Instant::default());
         inputs.extend((0..10).map(large));
-        let Input::Client { tag, deadline, request, .. } = large(100) else { unreachable!("it is a client's") };
-        inputs.extend([Input::Client { account: 2, tag, deadline, request }].into_iter());
+        let Input::Client { tag, arrived, deadline, request, .. } = large(100) else {
+            unreachable!("it is a client's")
+        };
+        inputs.extend([Input::Client { account: 2, tag, arrived, deadline, request }].into_iter());
         assert_eq!(turn(&mut inputs, now), [0]);
         assert_eq!(turn(&mut inputs, now), [100]);
     }

@@ -16,9 +16,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use driftless_proto::observed::{Observed, Profile};
-use driftless_proto::{TraceContext, client};
 #[cfg(feature = "otel")]
 use driftless_proto::trace::otel;
+use driftless_proto::{TraceContext, client};
 use driftless_ring::NodeId;
 use tracing::Span;
 
@@ -284,7 +284,9 @@ fn span(node: &str, begun: &Begun<'_>) -> Span {
 pub(crate) fn of_client(request: &mut client::Request) -> Option<(&'static str, &mut TraceContext)> {
     let operation = super::requests::operation(request).name();
     match request {
-        client::Request::Observed(Observed { profile: Profile { trace: Some(trace), .. }, .. }) => Some((operation, trace)),
+        client::Request::Observed(Observed { profile: Profile { trace: Some(trace), .. }, .. }) => {
+            Some((operation, trace))
+        }
         _ => None,
     }
 }

@@ -90,6 +90,8 @@ pub(crate) enum Made {
 pub(crate) struct Stamped {
     /// The write's dot.
     pub(crate) dot: Dot,
+    /// It was made before, and recognised by its write id.
+    pub(crate) again: bool,
     /// Everything this replica knows of the key, the write included.
     pub(crate) siblings: Siblings,
 }

@@ -23,7 +23,7 @@ impl<S: Store> Replica<S> {
     }
 
     fn show_stamp(&mut self, place: &Place, made: &Made) {
-        if let Made::Stamped(Stamped { dot, siblings }) = made
+        if let Made::Stamped(Stamped { dot, siblings, .. }) = made
             && self.stamps.len() < SHOWN_MAX
         {
             let record = match place {

@@ -35,7 +35,7 @@ impl<S: Store> Replica<S> {
                 return Ok(());
             }
             let siblings = self.merged_state(shard, &located, &known)?;
-            let made = Made::Stamped(Stamped { dot, siblings: siblings.clone() });
+            let made = Made::Stamped(Stamped { dot, again: true, siblings: siblings.clone() });
             #[cfg(feature = "planted-bugs")]
             if self.forgets_to_hold(shard, &located.record, capacity, &siblings)? {
                 return self.wait_for_write(shard, id, &located, &write, capacity, made);
@@ -100,7 +100,7 @@ impl<S: Store> Replica<S> {
             }
         }
         self.add_missed(shard, &located, &write, capacity, &siblings)?;
-        let made = Made::Stamped(Stamped { dot, siblings });
+        let made = Made::Stamped(Stamped { dot, again: false, siblings });
         if shard.planted.is(Bug::StampedBeforeApplied) {
             self.outputs.push_back(Output::Made { id, made: made.clone() });
         }

@@ -148,7 +148,7 @@ impl<S: Syncs> EngineCluster<S> {
         self.asked += 1;
         let tag = ClientTag { connection: 0, request: self.asked };
         let deadline = self.now.instant + Duration::from_secs(5);
-        self.engines[i].handle_client(self.now, tag, deadline, ask);
+        self.engines[i].handle_client(self.now, tag, self.now.instant, deadline, ask);
         self.asked
     }
 

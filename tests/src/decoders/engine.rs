@@ -148,7 +148,7 @@ impl Stage {
                 self.open.insert(self.asked);
                 let tag = ClientTag { connection: 1, request: self.asked };
                 let deadline = now.instant + Duration::from_millis(deadline_ms.into());
-                self.engine.handle_client(now, tag, deadline, request);
+                self.engine.handle_client(now, tag, now.instant, deadline, request);
             }
             PEER => {
                 let Ok(wire) = frame::decode::<WireMessage>(payload) else { return };

@@ -20,7 +20,7 @@ use driftless_proto::figures::{Answered, Disk, ExchangesWith, Figures, RoundTrip
 use driftless_proto::membership::Moving;
 use driftless_proto::{
     ActorId, BucketDefinition, BucketId, Conflict, ContextError, ContextToken, Dot, Durability, Failure, Hlc, Key,
-    Missing, QuorumError, Refusal, Role, Siblings, Topology, Unknown, Version, VersionVector, WriteId,
+    Missing, QuorumError, Refusal, Role, Siblings, Topology, TraceContext, Unknown, Version, VersionVector, WriteId,
 };
 use driftless_ring::{ArcIndex, Member, NodeId, PartitionId, Partitions, Token, TokenRange};
 use driftless_testkit::TopologyBuilder;

@@ -56,7 +56,9 @@ impl Shard {
             && let Some(input) = self.inbox.pop_front()
         {
             match input {
-                Input::Client { from, deadline, request } => engine.handle_client(now, from, deadline, request),
+                Input::Client { from, deadline, request } => {
+                    engine.handle_client(now, from, now.instant, deadline, request)
+                }
                 Input::Peer { from, message, .. } => {
                     detector.handle_heard(now.instant, from);
                     match message.body {

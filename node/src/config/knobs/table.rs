@@ -397,6 +397,24 @@ pub const KNOBS: &[Knob] = &[
         default: || "info".to_owned(),
     },
     Knob {
+        key: "log.slow",
+        about: "from what time on a request is logged as slow",
+        meaning: "A get, put, delete or scan that takes at least that long at its coordinator is logged, with what `--explain` would have \
+              said of it: see [Slow requests](operations.md#slow-requests). `\"off\"` logs none. The default is what no request takes \
+              while all is well, on any disk and between any two continents; where a service promises less, half of that.",
+        kind: Kind::TimeOrOff,
+        takes: Takes::Reload,
+        default: || Limits::default().slow.map_or_else(|| "off".to_owned(), units::show_duration),
+    },
+    Knob {
+        key: "log.slow_keys",
+        about: "whether keys are named there",
+        meaning: "Whether the lines of slow requests name keys; else only their tokens. Values they never do.",
+        kind: Kind::Switch,
+        takes: Takes::Reload,
+        default: || Limits::default().slow_keys.to_string(),
+    },
+    Knob {
         key: "trace.endpoint",
         about: "where a collector of OpenTelemetry listens",
         meaning: "Where a collector of OpenTelemetry takes [traces](operations.md#traces): `\"http://127.0.0.1:4318\"`. They are sent by OTLP \

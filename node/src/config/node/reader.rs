@@ -139,6 +139,11 @@ impl<'a> Reader<'a> {
                 scrub_interval: self.time("aae.scrub_interval")?,
                 ..AaeLimits::default()
             },
+            slow: self.parsed("log.slow", |text| match text {
+                "off" => Ok(None),
+                text => units::duration(text).map(Some).map_err(|expected| format!("{expected}, or \"off\"")),
+            })?,
+            slow_keys: self.parsed("log.slow_keys", units::switch)?,
             turn: TurnBounds::default(),
             // What all nodes, and the protocol, must agree on is no matter of taste.
             siblings_max: fixed.siblings_max,

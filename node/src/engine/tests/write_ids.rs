@@ -130,7 +130,7 @@ fn state_with(dot: driftless_proto::Dot, write_id: WriteId) -> Siblings {
 #[test]
 fn a_state_proves_a_write_only_if_it_holds_it_or_has_overwritten_it() {
     let dot = driftless_proto::Dot::new(driftless_proto::ActorId(1), 3);
-    let holds = |siblings, id| Stamped { dot, siblings }.holds(WriteId(id));
+    let holds = |siblings, id| Stamped { dot, again: false, siblings }.holds(WriteId(id));
     assert!(holds(state_with(dot, WriteId(5)), 5));
     assert!(!holds(state_with(dot, WriteId(5)), 6), "the dot is another write's");
     assert!(!holds(Siblings::new(), 5), "it is not there");
@@ -151,7 +151,7 @@ fn a_put_whose_state_does_not_hold_it_is_never_acknowledged() {
     // Its own replica lies: it names a dot of another write.
     let dot = driftless_proto::Dot::new(driftless_proto::ActorId(1), 3);
     let id = *trio.engines[0].coordinator.open_ids().first().expect("the put");
-    let stamped = Stamped { dot, siblings: state_with(dot, WriteId(6)) };
+    let stamped = Stamped { dot, again: false, siblings: state_with(dot, WriteId(6)) };
     let engine = &mut trio.engines[0];
     engine.coordinator.handle_made(&engine.shard, trio.now, id, Made::Stamped(stamped));
     for node in 0..2 {

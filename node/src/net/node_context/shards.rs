@@ -43,7 +43,7 @@ pub(crate) enum ShardMessage {
     /// Something that was not in memory has been fetched.
     Fetched,
     /// A client's request that arrived at another shard.
-    Client { account: u64, tag: ClientTag, deadline: Instant, request: Request },
+    Client { account: u64, tag: ClientTag, arrived: Instant, deadline: Instant, request: Request },
     /// A peer's message that arrived at another shard, on this connection of it.
     Peer { from: NodeId, shard: u16, connection: u64, message: Message, taken: Option<Taken> },
     /// The answer to a request that this shard handed over.

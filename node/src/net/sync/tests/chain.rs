@@ -84,7 +84,7 @@ impl Shard {
             write_id: WriteId(request.into()),
         };
         let tag = ClientTag { connection: 0, request };
-        self.engine.handle_client(NOW, tag, EngineInstant(u64::MAX), Request::Put(put));
+        self.engine.handle_client(NOW, tag, NOW.instant, EngineInstant(u64::MAX), Request::Put(put));
         self.turn();
     }
 
