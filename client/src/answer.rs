@@ -9,6 +9,8 @@ use driftless_proto::observed::Explanation;
 use driftless_proto::{ContextError, ContextToken};
 use serde::{Deserialize, Serialize};
 
+use crate::told::{Told, Tried};
+
 /// What a reader saw of a key. Given to a put or delete, it makes it replace exactly that.
 ///
 /// It is opaque, belongs to one key of one bucket, and can be kept as text ([`Display`](fmt::Display) and [`FromStr`])
@@ -26,7 +28,8 @@ pub struct Read {
     context: Option<Context>,
     primaries: u8,
     needed: u8,
-    explanation: Option<Explanation>,
+    #[serde(default)]
+    told: Told,
 }
 
 /// A key has several values where one was asked for.
@@ -50,7 +53,10 @@ pub struct Resolved<T> {
 
 /// A put that was acknowledged.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Stored(client::Stored);
+pub struct Stored {
+    stored: client::Stored,
+    told: Told,
+}
 
 /// A delete that was acknowledged.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,6 +65,7 @@ pub struct Deleted {
     acks: u8,
     primaries: u8,
     siblings: u32,
+    told: Told,
 }
 
 /// An update that was carried out.
@@ -86,10 +93,9 @@ impl Context {
 }
 
 impl Read {
-    pub(crate) fn new(read: client::Read) -> Read {
-        let client::Read { siblings, context, basis: Basis { primaries, needed }, explanation, .. } = read;
-        let explanation = explanation.map(Explanation::from);
-        Read { siblings, context: context.map(Context), primaries, needed, explanation }
+    pub(crate) fn new(read: client::Read, told: Told) -> Read {
+        let client::Read { siblings, context, basis: Basis { primaries, needed }, .. } = read;
+        Read { siblings, context: context.map(Context), primaries, needed, told }
     }
 
     /// The values: none if the key does not exist, several if they were written concurrently.
@@ -153,7 +159,12 @@ impl Read {
 
     /// What each replica said, if the read was made with [`explain`](crate::Get::explain).
     pub fn explanation(&self) -> Option<&Explanation> {
-        self.explanation.as_ref()
+        self.told.explanation.as_deref()
+    }
+
+    /// What was tried besides, if the read was made with [`explain`](crate::Get::explain).
+    pub fn tried(&self) -> &[Tried] {
+        &self.told.tried
     }
 
     /// The values and the context, without a copy.
@@ -170,43 +181,53 @@ impl<T> Resolved<T> {
 }
 
 impl Stored {
-    pub(crate) fn new(stored: client::Stored) -> Stored {
-        Stored(stored)
+    pub(crate) fn new(stored: client::Stored, told: Told) -> Stored {
+        Stored { stored, told }
     }
 
     /// The context of the value written, if it is now the only one. With siblings there is none: using it would
     /// overwrite them unseen. Read the key first.
     pub fn context(&self) -> Option<Context> {
-        self.0.context.clone().map(Context)
+        self.stored.context.clone().map(Context)
     }
 
     /// Replicas that had acknowledged when the coordinator answered.
     pub fn acks(&self) -> u8 {
-        self.0.acks
+        self.stored.acks
     }
 
     /// How many of them were primaries; the others are fallbacks, each in place of one.
     pub fn primaries(&self) -> u8 {
-        self.0.primaries
+        self.stored.primaries
     }
 
     /// Values that the key has now.
     pub fn siblings(&self) -> u32 {
-        self.0.siblings
+        self.stored.siblings
     }
 
     /// Whether the value written is one of them. Not if this was a put made before under the same
     /// [write id](crate::Put::write_id) that has been replaced or deleted since: it is the same put, and is not made again. And
     /// not in a bucket where the last writer wins if the key holds something of a later time.
     pub fn is_live(&self) -> bool {
-        self.0.live
+        self.stored.live
+    }
+
+    /// What each replica did, if the put was made with [`explain`](crate::Put::explain).
+    pub fn explanation(&self) -> Option<&Explanation> {
+        self.told.explanation.as_deref()
+    }
+
+    /// What was tried besides, if it was.
+    pub fn tried(&self) -> &[Tried] {
+        &self.told.tried
     }
 }
 
 impl Deleted {
-    pub(crate) fn new(deleted: &client::Deleted) -> Deleted {
+    pub(crate) fn new(deleted: &client::Deleted, told: Told) -> Deleted {
         let &client::Deleted { existed, acks, primaries, siblings, basis: _ } = deleted;
-        Deleted { existed, acks, primaries, siblings }
+        Deleted { existed, acks, primaries, siblings, told }
     }
 
     /// Whether it removed a value. If not, all that it had seen was gone already, and no tombstone was written.
@@ -227,6 +248,16 @@ impl Deleted {
     /// Values that the key still has: concurrent writes survive a delete.
     pub fn siblings(&self) -> u32 {
         self.siblings
+    }
+
+    /// What each replica did, if the delete was made with [`explain`](crate::Delete::explain).
+    pub fn explanation(&self) -> Option<&Explanation> {
+        self.told.explanation.as_deref()
+    }
+
+    /// What was tried besides, if it was.
+    pub fn tried(&self) -> &[Tried] {
+        &self.told.tried
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use driftless_proto::client::{Response, ResponseFrame};
 use driftless_proto::frame::FRAME_SHARED_MAX;
+use driftless_proto::observed::Explanation;
 use driftless_proto::{Failure, Refusal};
 use driftless_ring::NodeId;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -50,6 +51,8 @@ pub(crate) enum Event {
         passed_over: Vec<NodeId>,
         /// Another attempt was made because of this one.
         replaced: bool,
+        /// How it came about, if the node has said so.
+        explanation: Option<Box<Explanation>>,
         result: Result<Response, Cause>,
     },
     /// Its answer should have come by now.
@@ -79,6 +82,7 @@ pub(crate) struct Attempt {
     since: (Instant, u64),
     lateness: Lateness,
     watched: WatchedAttempt,
+    explanation: Option<Box<Explanation>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -113,7 +117,8 @@ impl Request<'_> {
                     }
                     Err((target, passed_over, cause)) => {
                         watched.ended(target.1.name(), Some(&cause));
-                        Event::Ended { number, target, passed_over, replaced: false, result: Err(cause) }
+                        let result = Err(cause);
+                        Event::Ended { number, target, passed_over, replaced: false, explanation: None, result }
                     }
                 }
             }
@@ -200,6 +205,7 @@ impl Request<'_> {
             since,
             lateness: Lateness::InTime,
             watched: WatchedAttempt::default(),
+            explanation: None,
         })
     }
 
@@ -243,7 +249,9 @@ impl Request<'_> {
         if frame.ring_version > attempt.snapshot.ring_version() {
             self.router.refresh_in_background(link);
         }
-        match frame.response {
+        let (response, explanation) = frame.response.into_plain();
+        attempt.explanation = explanation;
+        match response {
             // A refusal is quick, and what a node did not manage in time says how slow others are.
             Response::Failed(failure) => {
                 attempt.kind = None;
@@ -323,7 +331,8 @@ impl Attempt {
             self.kind = None;
         }
         let (target, passed_over) = (self.target.clone(), std::mem::take(&mut self.passed_over));
-        Event::Ended { number: self.number, target, passed_over, replaced: self.replaced, result }
+        let (replaced, explanation) = (self.replaced, self.explanation.take());
+        Event::Ended { number: self.number, target, passed_over, replaced, explanation, result }
     }
 
     fn measure(&self) {

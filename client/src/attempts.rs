@@ -16,7 +16,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use driftless_proto::Outcome;
-use driftless_proto::client::Response;
+use driftless_proto::observed::Explanation;
 use driftless_ring::NodeId;
 use tokio::time::{Instant, timeout_at};
 
@@ -27,6 +27,7 @@ use crate::link::Link;
 use crate::request::Request;
 use crate::retry::{self, Decision, FailedAttempt, RetryAt};
 use crate::router::{Route, Snapshot};
+use crate::told::{self, Answered, Told, Tried};
 use crate::watched;
 
 /// How far the attempts of a request have got.
@@ -39,12 +40,16 @@ struct Attempts<'a> {
     /// How many in a row the node of the last one has had.
     at_node: u32,
     /// Nodes that had an attempt, once for each.
-    tried: Vec<NodeId>,
+    nodes: Vec<NodeId>,
     under_way: Vec<UnderWay>,
     /// Of the attempts that are over.
     outcome: Outcome,
     /// Why they did not succeed: the latest [`CAUSES_MAX`].
     causes: VecDeque<Cause>,
+    /// The same in words, with those that are only late, of a request that is to be explained.
+    tried: Vec<Tried>,
+    /// How the last failure came about that a node has explained.
+    explanation: Option<Box<Explanation>>,
     /// When the next attempt shall be made, and where if not at the best node.
     resume: Option<(Instant, Option<Target>)>,
     /// The policy gave up for this reason; an attempt that is under way may still succeed.
@@ -64,16 +69,18 @@ struct UnderWay {
 ///
 /// # Errors
 /// [`RequestError`] when the policy gave up or no time is left.
-pub(crate) async fn run(request: &Request<'_>) -> Result<Response, RequestError> {
+pub(crate) async fn run(request: &Request<'_>) -> Result<Answered, RequestError> {
     let mut attempts = Attempts {
         request,
         begun: 0,
         early: 0,
         at_node: 0,
-        tried: Vec::new(),
+        nodes: Vec::new(),
         under_way: Vec::new(),
         outcome: Outcome::Refused,
         causes: VecDeque::new(),
+        tried: Vec::new(),
+        explanation: None,
         resume: None,
         given_up: None,
     };
@@ -84,12 +91,14 @@ pub(crate) async fn run(request: &Request<'_>) -> Result<Response, RequestError>
             Some((at, _)) => timeout_at(*at, next_event(&mut futures)).await.ok(),
         };
         match event {
-            Some(Event::Ended { target, result: Ok(response), .. }) => {
+            Some(Event::Ended { number, target, explanation, result: Ok(response), .. }) => {
                 watched::note_answered(target.1.name(), attempts.begun);
-                return Ok(response);
+                attempts.overtaken(number);
+                return Ok(Answered { response, told: Told { explanation, tried: attempts.tried } });
             }
-            Some(Event::Ended { number, target, passed_over, replaced, result: Err(cause) }) => {
-                attempts.tried.extend(passed_over);
+            Some(Event::Ended { number, target, passed_over, replaced, explanation, result: Err(cause) }) => {
+                attempts.nodes.extend(passed_over);
+                attempts.explanation = explanation.or(attempts.explanation.take());
                 attempts.under_way.retain(|other| other.number != number);
                 attempts.failed(target, replaced, cause).await?;
             }
@@ -165,7 +174,7 @@ impl Attempts<'_> {
 
     /// An attempt at another node because this attempt is overdue, if there is a node that may do better.
     fn elsewhere(&mut self, overdue: &mut Attempt, silent: bool) -> Option<Step> {
-        self.tried.append(&mut overdue.passed_over);
+        self.nodes.append(&mut overdue.passed_over);
         let (node, link) = &overdue.target;
         let node = (*node)?;
         // What comes next has been decided already.
@@ -197,6 +206,7 @@ impl Attempts<'_> {
             self.causes.pop_front();
         }
         self.causes.push_back(cause.clone());
+        self.note(&link, || cause.to_string());
         if let Some(ended) = self.request.io.ended() {
             return Err(self.error(ended));
         }
@@ -204,7 +214,7 @@ impl Attempts<'_> {
             return self.give_up(reason);
         }
         if replaced && (self.resume.is_some() || !self.under_way.is_empty()) {
-            self.tried.extend(node);
+            self.nodes.extend(node);
             return Ok(());
         }
         let settings = self.request.settings;
@@ -233,7 +243,7 @@ impl Attempts<'_> {
             RetryAt::Same => (resume, Some((node, link))),
             RetryAt::Next => {
                 self.at_node = 0;
-                self.tried.extend(node);
+                self.nodes.extend(node);
                 (resume, None)
             }
         });
@@ -256,7 +266,7 @@ impl Attempts<'_> {
 
     /// Nodes that others are better than: they had an attempt, or have one now.
     fn avoided(&self) -> Vec<NodeId> {
-        self.tried.iter().copied().chain(self.under_way.iter().filter_map(|other| other.node)).collect()
+        self.nodes.iter().copied().chain(self.under_way.iter().filter_map(|other| other.node)).collect()
     }
 
     fn error(&self, cause: Cause) -> RequestError {
@@ -267,6 +277,20 @@ impl Attempts<'_> {
         };
         let causes = self.causes.iter().cloned().collect();
         RequestError::new(cause, causes, self.begun, self.request.clock.started.elapsed(), outcome)
+            .explained(self.explanation.clone())
+    }
+
+    /// Another answer was there before those that are still to come.
+    fn overtaken(&mut self, by: u32) {
+        for other in std::mem::take(&mut self.under_way).into_iter().filter(|other| other.number != by) {
+            self.note(&other.link, || "it had not answered yet when another node did".to_owned());
+        }
+    }
+
+    fn note(&mut self, link: &Link, why: impl FnOnce() -> String) {
+        if told::is_explained(self.request.message) && self.tried.len() < CAUSES_MAX {
+            self.tried.push(Tried { node: link.name().to_owned(), why: why() });
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 //! every request under way is told, and told apart by whether its frame had been handed to the transport. A
 //! request whose frame had not been cannot have had an effect.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,9 +19,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use driftless_proto::ProtocolVersion;
 use driftless_proto::client::{Request, ResponseFrame};
 use driftless_proto::frame::{self, FRAME_MAX, FRAME_SHARED_MAX, FrameReader, LENGTH_BYTES};
-use driftless_proto::{ProtocolVersion, greeting};
 use quinn::{ConnectionError, RecvStream, SendStream, TransportErrorCode, VarInt};
 use rustc_hash::FxHashMap;
 use serde::Serialize;
@@ -161,13 +162,8 @@ impl Connection {
         ring_version: u64,
         deadline_ms: u32,
     ) -> Result<Pending, Cause> {
-        // Known to older nodes is what it asks for, and not what else is to be known of it.
-        let older = match request {
-            Request::Observed(observed) if self.version < greeting::OBSERVED => Some(observed.clone().into_older()),
-            _ => None,
-        };
-        let request = older.as_ref().unwrap_or(request);
-        self.check_spoken(request)?;
+        let said = self.in_its_version(request)?;
+        let request = &*said;
         let (sender, answer) = oneshot::channel();
         let mut queues = self.lock();
         if let Some(failure) = &queues.closed {
@@ -211,15 +207,23 @@ impl Connection {
         Ok(Pending { connection: Arc::clone(self), id, answer })
     }
 
-    /// A node of an older release could not read it, and would end the connection.
-    fn check_spoken(&self, request: &Request) -> Result<(), Cause> {
+    /// What a node of an older release can read, which would end the connection otherwise. A write that is to be explained is refused where
+    /// it cannot be: nothing has been written yet, and its client may ask without.
+    fn in_its_version<'a>(&self, request: &'a Request) -> Result<Cow<'a, Request>, Cause> {
         let needed = request.spoken_from();
         if needed <= self.version {
-            return Ok(());
+            return Ok(Cow::Borrowed(request));
         }
         let (node, version) = (&self.node, self.version);
-        let reason =
-            format!("this request takes protocol version {needed}, and {node} speaks {version}: update {node}");
+        let reason = match request {
+            Request::Observed(observed) if !observed.profile.explain || request.is_read() => {
+                return Ok(Cow::Owned(observed.clone().into_older()));
+            }
+            Request::Observed(_) => format!(
+                "to explain a put or delete takes protocol version {needed}, and {node} speaks {version}: nothing was written; update {node}, or ask without an explanation"
+            ),
+            _ => format!("this request takes protocol version {needed}, and {node} speaks {version}: update {node}"),
+        };
         Err(self.not_connected(ConnectFailure::Protocol { address: self.address.clone(), reason }))
     }
 

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use driftless_proto::WriteId;
 use driftless_proto::client::{self as wire, Request, Response};
 use driftless_proto::key::Key;
-use driftless_proto::observed;
 use futures::future::BoxFuture;
 
 use crate::answer::{Context, Deleted, IntoContext};
@@ -21,7 +20,8 @@ use crate::error::DeleteError;
 use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
 use crate::retry::RetryPolicy;
-use crate::watched::{trace, watched};
+use crate::told::{self, Answered};
+use crate::watched::watched;
 use crate::write::Write;
 
 /// Removes a key. Made by [`Bucket::delete`]; awaited, it gives a [`Deleted`].
@@ -31,13 +31,21 @@ pub struct Delete {
     key: Bytes,
     context: Option<Context>,
     write_id: Option<WriteId>,
+    explain: bool,
     profile: Profile,
 }
 
 impl Bucket {
     /// Removes a key. Without a [`context`](Delete::context) the node reads first, and removes what it saw.
     pub fn delete(&self, key: impl IntoBytes) -> Delete {
-        Delete { bucket: self.clone(), key: key.into_bytes(), context: None, write_id: None, profile: Profile::new() }
+        Delete {
+            bucket: self.clone(),
+            key: key.into_bytes(),
+            context: None,
+            write_id: None,
+            explain: false,
+            profile: Profile::new(),
+        }
     }
 }
 
@@ -55,13 +63,21 @@ impl Delete {
         self
     }
 
+    /// Has the coordinator tell what each replica did: see [`Deleted::explanation`]; of a failure,
+    /// [`RequestError::explanation`](crate::RequestError::explanation). It is waited a little longer for replicas whose answers are not
+    /// needed. A node of a release that cannot explain it refuses, before anything is done.
+    pub fn explain(mut self) -> Delete {
+        self.explain = true;
+        self
+    }
+
     /// Removes. The same as awaiting the request, without the box that costs.
     ///
     /// # Errors
     /// [`DeleteError`]; its [`outcome`](DeleteError::outcome) tells whether the key may have been removed.
     pub async fn send(self) -> Result<Deleted, DeleteError> {
         let settings = self.profile.over(&self.bucket.settings);
-        let write = Write::new(self.context, self.write_id);
+        let write = Write { explain: self.explain, ..Write::new(self.context, self.write_id) };
         delete(&self.bucket, self.key, write, &settings, Clock::start(settings.timeout)).await
     }
 }
@@ -86,7 +102,7 @@ async fn write_tombstone(
 ) -> Result<Deleted, DeleteError> {
     let key = Key::new(key)?;
     let (id, route) = bucket.place(&key, clock).await?;
-    let request = Request::Delete(wire::Delete {
+    let request = wire::Delete {
         bucket: id,
         key,
         context: write.context.map(|context| context.0),
@@ -94,15 +110,16 @@ async fn write_tombstone(
         w: settings.w,
         sloppy: settings.sloppy,
         write_id: write.write_id,
-    })
-    .observed(observed::Profile { explain: false, trace: trace(settings.trace) });
-    match bucket.inner.carry_out(&request, route, settings, clock).await? {
+    };
+    let request = told::observed(Request::Delete(request), write.explain, settings.trace);
+    let Answered { response, told } = bucket.inner.carry_out_and_tell(&request, route, settings, clock).await?;
+    match response {
         Response::Deleted(deleted) => match deleted.basis.filter(|basis| !deleted.existed && !basis.is_enough()) {
             Some(basis) => {
                 let (primaries, needed) = (basis.primaries, basis.needed);
-                Err(DeleteError::NotCertain { primaries, needed, deleted: Deleted::new(&deleted) })
+                Err(DeleteError::NotCertain { primaries, needed, deleted: Deleted::new(&deleted, told) })
             }
-            None => Ok(Deleted::new(&deleted)),
+            None => Ok(Deleted::new(&deleted, told)),
         },
         _ => Err(bucket.inner.misunderstood(&request).into()),
     }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use driftless_proto::client::{self as wire, Request, Response};
 use driftless_proto::key::Key;
-use driftless_proto::observed;
 use futures::future::BoxFuture;
 
 use crate::answer::{Read, Resolved};
@@ -22,7 +21,8 @@ use crate::options::{Profile, Settings};
 use crate::pages::{Pages, Turned};
 use crate::resolve::Resolve;
 use crate::retry::RetryPolicy;
-use crate::watched::{trace, watched};
+use crate::told::{self, Answered};
+use crate::watched::watched;
 
 /// Reads a key. Made by [`Bucket::get`]; awaited, it gives a [`Read`].
 #[must_use = "a request does nothing until it is awaited"]
@@ -125,15 +125,15 @@ async fn read_pages(
     let mut pages = Pages::default();
     loop {
         let (key, shown) = (key.clone(), pages.shown());
-        let request =
-            Request::Get(wire::Get { bucket: id, key, r: settings.r, sloppy: settings.sloppy, explain, shown });
-        let request = request.observed(observed::Profile { explain: false, trace: trace(settings.trace) });
-        let turned = match bucket.inner.carry_out(&request, route, settings, clock).await? {
+        let get = wire::Get { bucket: id, key, r: settings.r, sloppy: settings.sloppy, explain: false, shown };
+        let request = told::observed(Request::Get(get), explain, settings.trace);
+        let Answered { response, told } = bucket.inner.carry_out_and_tell(&request, route, settings, clock).await?;
+        let turned = match response {
             Response::Read(read) => pages.turn(read),
             _ => Turned::Misread,
         };
         match turned {
-            Turned::Whole(read) => return Ok(Read::new(*read)),
+            Turned::Whole(read) => return Ok(Read::new(*read, told)),
             Turned::More => {}
             Turned::Misread => return Err(bucket.inner.misunderstood(&request).into()),
         }

@@ -26,6 +26,7 @@ use crate::options::Settings;
 use crate::request::Request;
 use crate::retry;
 use crate::router::{Route, Router, Snapshot};
+use crate::told::Answered;
 use crate::turns::Turns;
 use crate::watched;
 
@@ -130,6 +131,20 @@ impl Inner {
         settings: &Settings,
         clock: Clock,
     ) -> Result<Response, RequestError> {
+        Ok(self.carry_out_and_tell(message, route, settings, clock).await?.response)
+    }
+
+    /// The same, with what is told beside the answer.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) async fn carry_out_and_tell(
+        &self,
+        message: &wire::Request,
+        route: Route,
+        settings: &Settings,
+        clock: Clock,
+    ) -> Result<Answered, RequestError> {
         self.answer(message, route, settings, clock).await.map_err(|error| match write_id(message) {
             Some(id) => error.of_write(id),
             None => error,
@@ -142,7 +157,7 @@ impl Inner {
         route: Route,
         settings: &Settings,
         clock: Clock,
-    ) -> Result<Response, RequestError> {
+    ) -> Result<Answered, RequestError> {
         self.check(settings.attempt_timeout, clock)?;
         let router = self.router(clock).await?;
         let _permit = self.permit(message, clock).await?;

@@ -157,6 +157,7 @@ mod router;
 mod scan;
 mod state;
 mod tls;
+mod told;
 mod turns;
 mod typed;
 mod update;
@@ -189,6 +190,7 @@ pub use resolve::{Fail, LastWriter, Max, Resolve, ResolveError, Union};
 pub use retry::{Decision, DefaultRetry, FailedAttempt, NoRetry, RetryAt, RetryPolicy};
 pub use scan::{Keys, Scan, ScanPosition};
 pub use state::State;
+pub use told::Tried;
 pub use typed::{
     ResolvingBucket, TypedBucket, TypedGet, TypedGetResolved, TypedMultiGet, TypedRead, TypedTryUpdate, TypedUpdate,
 };

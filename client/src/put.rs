@@ -9,7 +9,6 @@ use bytes::Bytes;
 use driftless_proto::WriteId;
 use driftless_proto::client::{self as wire, Request, Response};
 use driftless_proto::key::{Key, VALUE_BYTES_MAX};
-use driftless_proto::observed;
 use futures::future::BoxFuture;
 
 use crate::answer::{Context, IntoContext, Stored};
@@ -22,7 +21,8 @@ use crate::error::PutError;
 use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
 use crate::retry::RetryPolicy;
-use crate::watched::{trace, watched};
+use crate::told::{self, Answered};
+use crate::watched::watched;
 use crate::write::Write;
 
 /// Writes a value. Made by [`Bucket::put`]; awaited, it gives a [`Stored`].
@@ -33,6 +33,7 @@ pub struct Put {
     value: Result<Bytes, EncodeError>,
     context: Option<Context>,
     write_id: Option<WriteId>,
+    explain: bool,
     profile: Profile,
 }
 
@@ -51,6 +52,7 @@ impl Bucket {
             value,
             context: None,
             write_id: None,
+            explain: false,
             profile: Profile::new(),
         }
     }
@@ -70,6 +72,14 @@ impl Put {
         self
     }
 
+    /// Has the coordinator tell what each replica did: see [`Stored::explanation`]; of a failure,
+    /// [`RequestError::explanation`](crate::RequestError::explanation). It is waited a little longer for replicas whose answers are not
+    /// needed. A node of a release that cannot explain it refuses, before anything is done.
+    pub fn explain(mut self) -> Put {
+        self.explain = true;
+        self
+    }
+
     /// Writes. The same as awaiting the request, without the box that costs.
     ///
     /// # Errors
@@ -77,7 +87,7 @@ impl Put {
     pub async fn send(self) -> Result<Stored, PutError> {
         let value = self.value?;
         let settings = self.profile.over(&self.bucket.settings);
-        let write = Write::new(self.context, self.write_id);
+        let write = Write { explain: self.explain, ..Write::new(self.context, self.write_id) };
         put(&self.bucket, self.key, value, write, &settings, Clock::start(settings.timeout)).await
     }
 }
@@ -107,7 +117,7 @@ async fn write_value(
         return Err(PutError::ValueTooLarge { bytes: value.len(), max: VALUE_BYTES_MAX });
     }
     let (id, route) = bucket.place(&key, clock).await?;
-    let request = Request::Put(wire::Put {
+    let request = wire::Put {
         bucket: id,
         key,
         value,
@@ -115,10 +125,11 @@ async fn write_value(
         w: settings.w,
         sloppy: settings.sloppy,
         write_id: write.write_id,
-    })
-    .observed(observed::Profile { explain: false, trace: trace(settings.trace) });
-    match bucket.inner.carry_out(&request, route, settings, clock).await? {
-        Response::Stored(stored) => Ok(Stored::new(stored)),
+    };
+    let request = told::observed(Request::Put(request), write.explain, settings.trace);
+    let Answered { response, told } = bucket.inner.carry_out_and_tell(&request, route, settings, clock).await?;
+    match response {
+        Response::Stored(stored) => Ok(Stored::new(stored, told)),
         _ => Err(bucket.inner.misunderstood(&request).into()),
     }
 }

@@ -71,7 +71,7 @@ pub enum ExplainedResponse {
 }
 
 /// How the answer to a get, put or delete came about, be it a failure.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Explanation {
     /// Name of the node that coordinated it, or was to.
     pub coordinator: String,
@@ -98,7 +98,7 @@ pub struct Explanation {
 }
 
 /// A node has passed a request on to one that stores its key.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PassedOn {
     /// Name of the node that passed it on.
     pub by: String,
@@ -112,7 +112,7 @@ pub struct PassedOn {
 }
 
 /// What replicas were asked for one purpose, and what they did.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Phase {
     /// Replicas that must answer: r of a read, w of a write.
     pub needed: u8,
@@ -125,7 +125,7 @@ pub struct Phase {
 }
 
 /// One replica's part.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ReplicaPart {
     /// Name of the node.
     pub node: String,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use driftless_proto::observed::Explanation;
 use driftless_proto::{Outcome, Refusal, WriteId};
 
 use super::cause::{Cause, ConnectFailure};
@@ -21,6 +22,7 @@ struct Failed {
     elapsed: Duration,
     outcome: Outcome,
     write_id: Option<WriteId>,
+    explanation: Option<Box<Explanation>>,
 }
 
 impl RequestError {
@@ -32,7 +34,13 @@ impl RequestError {
         elapsed: Duration,
         outcome: Outcome,
     ) -> RequestError {
-        RequestError(Box::new(Failed { cause, causes, attempts, elapsed, outcome, write_id: None }))
+        RequestError(Box::new(Failed { cause, causes, attempts, elapsed, outcome, write_id: None, explanation: None }))
+    }
+
+    /// What a node has said of how it came about.
+    pub(crate) fn explained(mut self, explanation: Option<Box<Explanation>>) -> RequestError {
+        self.0.explanation = explanation;
+        self
     }
 
     /// After one attempt of something that has no effect.
@@ -64,6 +72,12 @@ impl RequestError {
     /// the end have none.
     pub fn causes(&self) -> &[Cause] {
         &self.0.causes
+    }
+
+    /// How the failure that a node answered last came about, if the request was made with `explain`. A node that refuses a request before
+    /// it looks at it, because it is full or stops, says no more than that.
+    pub fn explanation(&self) -> Option<&Explanation> {
+        self.0.explanation.as_deref()
     }
 
     /// Whether no node gave any sign of life: there are attempts, and none was answered in any way.
@@ -100,7 +114,7 @@ impl RequestError {
 
 impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failed { cause, causes, attempts, elapsed, outcome, write_id } = &*self.0;
+        let Failed { cause, causes, attempts, elapsed, outcome, write_id, .. } = &*self.0;
         if self.nobody_answered() && causes.len() > 1 && cause.is_silence() {
             write!(f, "nobody can be reached: {}", of_nodes(causes))?;
         } else {

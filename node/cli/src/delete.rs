@@ -7,6 +7,7 @@ use driftless_proto::Key;
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Result};
+use super::explanation;
 use super::global::GlobalArgs;
 use super::key::{KeyArg, key_words};
 use super::output::{self, Format, json_bytes};
@@ -33,6 +34,9 @@ pub(crate) struct Args {
     /// Repeats an earlier one whose outcome is unknown: the id that its error told
     #[arg(long, value_name = "ID")]
     write_id: Option<WriteId>,
+    /// Say who was read, who stamped it, which replicas were asked, what each did and how long it took
+    #[arg(long)]
+    explain: bool,
 }
 
 /// Deletes one key.
@@ -49,13 +53,19 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result<ExitCode> {
         if let Some(id) = args.write_id {
             delete = delete.write_id(id);
         }
+        if args.explain {
+            delete = delete.explain();
+        }
         let done = match delete.await {
             Err(error) => {
-                let DeleteError::NotCertain { deleted, .. } = &error else { return Err(error.into_failure()) };
+                let DeleteError::NotCertain { deleted, .. } = &error else {
+                    return Err(explanation::of_failure(error.clone().request(), error.into_failure()));
+                };
                 output::warning(format_args!("{key}: {error}"));
                 if global.format == Format::Json {
                     output::json_line(&as_json(&key, deleted, false))?;
                 }
+                explain(global, deleted)?;
                 return Ok(Exit::NotCertain.into());
             }
             Ok(done) => done,
@@ -90,17 +100,32 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result<ExitCode> {
                 done.siblings()
             ))?;
         }
+        explain(global, &done)?;
         Ok(if done.existed() { ExitCode::SUCCESS } else { Exit::NotFound.into() })
     })
 }
 
+fn explain(global: &GlobalArgs, done: &Deleted) -> Result {
+    match done.explanation() {
+        Some(told) if global.format != Format::Json => {
+            output::line(format_args!("\n{}", explanation::text(told, done.tried())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// With `explanation` if asked for.
 fn as_json(key: &Key, done: &Deleted, certain: bool) -> Value {
-    json!({
+    let mut json = json!({
         "key": json_bytes(key.as_bytes()),
         "existed": done.existed(),
         "certain": certain,
         "siblings": done.siblings(),
         "acks": done.acks(),
         "primaries": done.primaries(),
-    })
+    });
+    if let Some(told) = done.explanation() {
+        json["explanation"] = explanation::json(told, done.tried());
+    }
+    json
 }

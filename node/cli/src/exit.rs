@@ -9,6 +9,8 @@ pub(crate) struct Failure {
     exit: Exit,
     message: String,
     hint: Option<String>,
+    /// How it came about, for people and for programs.
+    explanation: Option<(String, serde_json::Value)>,
 }
 
 /// What a command returns.
@@ -51,7 +53,7 @@ Exit codes:
 impl Failure {
     /// With an exit code of its own.
     pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Failure {
-        Failure { exit, message: message.to_string(), hint: None }
+        Failure { exit, message: message.to_string(), hint: None, explanation: None }
     }
 
     /// Something went wrong.
@@ -67,6 +69,12 @@ impl Failure {
     /// The same with what to do next.
     pub(crate) fn hint(mut self, hint: impl fmt::Display) -> Failure {
         self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// The same with how it came about, for people and for programs.
+    pub(crate) fn explained(mut self, text: String, json: serde_json::Value) -> Failure {
+        self.explanation = Some((text, json));
         self
     }
 
@@ -115,7 +123,11 @@ impl Failure {
     /// For programs.
     pub(crate) fn as_json(&self) -> serde_json::Value {
         let (code, message, hint) = (self.exit as u8, &self.message, &self.hint);
-        serde_json::json!({ "error": { "code": code, "message": message, "hint": hint } })
+        let mut error = serde_json::json!({ "code": code, "message": message, "hint": hint });
+        if let Some((_, explanation)) = &self.explanation {
+            error["explanation"] = explanation.clone();
+        }
+        serde_json::json!({ "error": error })
     }
 }
 
@@ -132,8 +144,11 @@ pub(crate) fn after_printing(done: Result<Option<Exit>>, printed: Result) -> Res
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        match &self.hint {
-            Some(hint) => write!(f, "\nhint: {hint}"),
+        if let Some(hint) = &self.hint {
+            write!(f, "\nhint: {hint}")?;
+        }
+        match &self.explanation {
+            Some((text, _)) => write!(f, "\n\n{text}"),
             None => Ok(()),
         }
     }

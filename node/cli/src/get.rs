@@ -28,7 +28,7 @@ pub(crate) struct Args {
     quorum: ReadArgs,
     #[command(flatten)]
     trace: TraceArgs,
-    /// Say which replicas were asked, what each said and what was repaired
+    /// Say which replicas were asked, what each said, how long it took and what was repaired
     #[arg(long)]
     explain: bool,
 }
@@ -45,7 +45,7 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result<ExitCode> {
         }
         let read = match get.await {
             Err(GetError::NotCertain { read }) => *read,
-            read => read.map_err(IntoFailure::into_failure)?,
+            read => read.map_err(|error| explanation::of_failure(error.clone().request(), error.into_failure()))?,
         };
         match global.format {
             Format::Json => output::json_line(&as_json(&key, &read))?,
@@ -71,7 +71,7 @@ fn as_json(key: &Key, read: &Read) -> Value {
         "context": read.context().map(ToString::to_string),
     });
     if let Some(explanation) = read.explanation() {
-        json["explanation"] = explanation::json(explanation);
+        json["explanation"] = explanation::json(explanation, read.tried());
     }
     json
 }
@@ -130,7 +130,7 @@ fn text(global: &GlobalArgs, bucket: &BucketArg, key: &Key, read: &Read) -> Resu
         }
     }
     if let Some(explanation) = read.explanation() {
-        explanation::show(explanation)?;
+        output::line(format_args!("\n{}", explanation::text(explanation, read.tried())))?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use driftless_client::{Bucket, Context, GetError, Key, Outcome, Read, WriteId};
 use serde_json::json;
 
 use super::exit::{Exit, Failure, Result};
+use super::explanation;
 use super::global::GlobalArgs;
 use super::key::{KeyArg, key_words};
 use super::output::{self, Format, json_bytes};
@@ -38,6 +39,9 @@ pub(crate) struct Args {
     /// Repeats an earlier one whose outcome is unknown: the id that its error told
     #[arg(long, value_name = "ID")]
     write_id: Option<WriteId>,
+    /// Say who stamped it, which replicas were asked, what each did and how long it took
+    #[arg(long)]
+    explain: bool,
 }
 
 /// Writes one value.
@@ -58,23 +62,29 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result {
             replaced = Some(read.values().len());
             context = read.context().cloned();
         }
+        if args.explain {
+            put = put.explain();
+        }
         let is_repeated = args.write_id.is_some();
         if let Some(id) = args.write_id {
             put = put.write_id(id);
         }
         let command = |verb| format!("driftless{} {verb}{}", global.cluster_flags(), args.bucket.flag());
         let get = format!("{} {}", command("get"), key_words(&key));
-        let done = put.context(context.clone()).await.map_err(|error| match error.write_id() {
-            // Read again it might be another context, and then it were another write.
-            Some(id) if args.replace && error.outcome() == Outcome::Unknown => {
-                let context = context.map_or_else(String::new, |context| format!(" --context {context}"));
-                let put = format!("{}{context} --write-id {id} {} VALUE", command("put"), key_words(&key));
-                error.into_failure().hint(format_args!("repeat it with: {put}"))
-            }
-            _ => error.into_failure(),
+        let done = put.context(context.clone()).await.map_err(|error| {
+            let failure = match error.write_id() {
+                // Read again it might be another context, and then it were another write.
+                Some(id) if args.replace && error.outcome() == Outcome::Unknown => {
+                    let context = context.map_or_else(String::new, |context| format!(" --context {context}"));
+                    let put = format!("{}{context} --write-id {id} {} VALUE", command("put"), key_words(&key));
+                    error.clone().into_failure().hint(format_args!("repeat it with: {put}"))
+                }
+                _ => error.clone().into_failure(),
+            };
+            explanation::of_failure(error.request(), failure)
         })?;
         if global.format == Format::Json {
-            return output::json_line(&json!({
+            let mut json = json!({
                 "key": json_bytes(key.as_bytes()),
                 "siblings": done.siblings(),
                 "live": done.is_live(),
@@ -82,7 +92,11 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result {
                 "acks": done.acks(),
                 "primaries": done.primaries(),
                 "context": done.context().map(|context| context.to_string()),
-            }));
+            });
+            if let Some(told) = done.explanation() {
+                json["explanation"] = explanation::json(told, done.tried());
+            }
+            return output::json_line(&json);
         }
         match (done.siblings(), replaced) {
             _ if !done.is_live() => output::line(format_args!(
@@ -108,6 +122,9 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result {
                 if done.primaries() == 1 { "primary" } else { "primaries" },
                 if fallbacks == 1 { "fallback" } else { "fallbacks" },
             ));
+        }
+        if let Some(told) = done.explanation() {
+            output::line(format_args!("\n{}", explanation::text(told, done.tried())))?;
         }
         Ok(())
     })

@@ -227,7 +227,7 @@ fn looking_around_agrees_with_itself() {
     assert_eq!((&ring["version"], &ring["partitions"]), (&json!(2), &json!(256)));
     let explained = dev.json(&["get", "-b", "carts", "cart-0", "--explain"]);
     assert_eq!(explained["explanation"]["partition"], json!(partition));
-    assert!(explained["explanation"]["replicas"].as_array().is_some_and(|replicas| replicas.len() == 2));
+    assert!(explained["explanation"]["read"]["replicas"].as_array().is_some_and(|replicas| replicas.len() == 2));
 
     // A dump of one bucket loads into another.
     let file = dev.file("carts.jsonl").display().to_string();

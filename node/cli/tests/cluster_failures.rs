@@ -55,7 +55,7 @@ fn two_of_three_go_on_and_the_third_catches_up() {
     dev.eventually("read repair has filled in what n3 missed", || {
         (0..10).all(|i| {
             let read = dev.json(&["get", &format!("during-{i}"), "--explain"]);
-            let replicas = read["explanation"]["replicas"].as_array().cloned().unwrap_or_default();
+            let replicas = read["explanation"]["read"]["replicas"].as_array().cloned().unwrap_or_default();
             replicas.len() == 3 && replicas.iter().all(|replica| replica["repaired"] == json!(false))
         })
     });

@@ -37,7 +37,7 @@ use driftless_proto::key::STATE_BYTES_MAX;
 use driftless_proto::observed::{Explanation, Profile};
 use driftless_proto::{ActorId, ContextKeys, Dot, Failure, Refusal, Siblings, Topology, Unknown};
 use driftless_proto::{BucketId, Key, WriteId};
-use driftless_ring::{NodeId, PartitionId};
+use driftless_ring::NodeId;
 use rand::Rng;
 use rand::rngs::StdRng;
 

@@ -4,10 +4,7 @@ use std::collections::BTreeSet;
 
 use driftless_proto::causality::Payload;
 use driftless_proto::client::{Basis, Deleted, Read, ReadPage, Response, Sibling, StatePage, Stored};
-use driftless_proto::{
-    BucketId, Context, ContextKeys, ContextToken, Dot, Failure, Header, Key, Siblings, Topology, Version,
-};
-use driftless_ring::NodeId;
+use driftless_proto::{BucketId, Context, ContextKeys, ContextToken, Dot, Failure, Header, Key, Siblings, Version};
 
 use crate::metrics::Metrics;
 use crate::planted::{Bug, Planted};
