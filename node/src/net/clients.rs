@@ -270,7 +270,7 @@ impl Client {
     fn trace(&self, shared: &NodeContext, request: &mut Request, since: Instant, until: Instant) -> Option<SpanId> {
         let (operation, trace) = traces::of_client(request)?;
         let (role, from, parent) = (Role::Coordinator, &*self.who, *trace);
-        let own = shared.traces.begin(shared, &Begun { role, operation, from, parent, owed: None, since, until })?;
+        let own = shared.traces.begin(&Begun { role, operation, from, parent, owed: None, since, until })?;
         *trace = own;
         Some(own.parent())
     }

@@ -44,7 +44,7 @@ pub struct NetLimits {
     pub keep_alive: Duration,
     /// How long a stopping node waits for what is under way.
     pub drain_timeout: Duration,
-    /// Parts of traces that are recorded a second.
+    /// Parts of traces that are recorded a second, so that a client which traces everything fills neither log nor collector.
     pub traces_per_second: u32,
 }
 

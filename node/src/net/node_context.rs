@@ -138,7 +138,7 @@ impl NodeContext {
             shards: shards.into_iter().map(ShardHandle::new).collect(),
             incarnations: Incarnations::default(),
             refusals: RefusalLog::default(),
-            traces: Traces::default(),
+            traces: Traces::new(&name, net.traces_per_second, metrics.clone()),
             audit: AuditLog::new(security.audit_keys),
             member_addresses: Mutex::new(literal_addresses(&members)),
             accounts: Accounts::new(net.memory, net.client_requests_max),

@@ -269,7 +269,7 @@ impl Link {
                 let owed = Some((self.node, message.id));
                 let begun =
                     Begun { role, operation, from: &self.name, parent: *trace, owed, since: now, until: *deadline };
-                if let Some(own) = shared.traces.begin(shared, &begun) {
+                if let Some(own) = shared.traces.begin(&begun) {
                     *trace = own;
                 }
             }

@@ -12,7 +12,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use driftless_proto::observed::{Observed, Profile};
@@ -22,7 +22,7 @@ use driftless_proto::{TraceContext, client};
 use driftless_ring::NodeId;
 use tracing::Span;
 
-use super::node_context::NodeContext;
+use crate::metrics::Metrics;
 use crate::peer::{Body, Message, ReplicaRequest, Reply, Request, RequestId, State, Traced, Want};
 use crate::replica::store::BatchSeq;
 use crate::time::Instant;
@@ -31,8 +31,10 @@ use crate::time::Instant;
 pub const TARGET: &str = "driftless::trace";
 
 /// What a node records, on all its shards.
-#[derive(Default)]
 pub(crate) struct Traces {
+    node: String,
+    per_second: u32,
+    metrics: Arc<Metrics>,
     parts: Mutex<Parts>,
     /// How many there are.
     open: AtomicUsize,
@@ -96,18 +98,22 @@ struct Allowance {
 }
 
 impl Traces {
+    pub(crate) fn new(node: &str, per_second: u32, metrics: Arc<Metrics>) -> Traces {
+        Traces { node: node.to_owned(), per_second, metrics, parts: Mutex::default(), open: AtomicUsize::new(0) }
+    }
+
     /// A part begins. Its own context is what is to be passed on; `None` if it is not recorded.
-    pub(crate) fn begin(&self, shared: &NodeContext, begun: &Begun<'_>) -> Option<TraceContext> {
+    pub(crate) fn begin(&self, begun: &Begun<'_>) -> Option<TraceContext> {
         let parent = begun.parent;
         if !parent.is_valid() || !parent.sampled {
             return None;
         }
         let mut parts = self.lock();
-        if parts.open.len() >= OPEN_MAX || !parts.allowance.spend(shared.net.traces_per_second, begun.since) {
-            shared.metrics.traces_left_out.inc();
+        if parts.open.len() >= OPEN_MAX || !parts.allowance.spend(self.per_second, begun.since) {
+            self.metrics.traces_left_out.inc();
             return None;
         }
-        let span = span(&shared.name, begun);
+        let span = span(&self.node, begun);
         if span.is_disabled() {
             return None;
         }
@@ -117,7 +123,7 @@ impl Traces {
         let id = draw();
         let own = parent.below(id);
         span.record("span", own.parent_text());
-        shared.metrics.traces.inc();
+        self.metrics.traces.inc();
         if let Some(key) = begun.owed
             && let Some(before) = parts.owed.insert(key, id)
         {
@@ -351,3 +357,132 @@ const OPEN_MAX: usize = 4_096;
 
 /// Beyond a request's deadline; machines answer at the deadline itself.
 const OVERDUE_AFTER: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic under it").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Log {
+        fn lines(&self) -> Vec<String> {
+            let bytes = std::mem::take(&mut *self.0.lock().expect("no panic under it"));
+            String::from_utf8(bytes).expect("is text").lines().map(str::to_owned).collect()
+        }
+
+        /// The messages, without what they stand in.
+        fn said(&self) -> Vec<String> {
+            let message = |line: &String| line.rsplit("driftless::trace: ").next().unwrap_or_default().to_owned();
+            self.lines().iter().map(|line| message(line).split(' ').next().unwrap_or_default().to_owned()).collect()
+        }
+    }
+
+    fn logging(log: &Log) -> tracing::subscriber::DefaultGuard {
+        let log = log.clone();
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone());
+        tracing::subscriber::set_default(lines.finish())
+    }
+
+    fn traces(per_second: u32) -> Traces {
+        Traces::new("n1", per_second, Arc::new(Metrics::default()))
+    }
+
+    fn begun(role: Role, operation: &'static str, owed: Option<(NodeId, RequestId)>, since: u64) -> Begun<'static> {
+        let parent = TraceContext { trace_id: [7; 16], parent_id: [9; 8], sampled: true };
+        Begun { role, operation, from: "web", parent, owed, since: Instant(since), until: Instant(since + SECOND) }
+    }
+
+    #[test]
+    fn a_put_is_recorded_from_its_arrival_to_its_answer() {
+        let (log, traces) = (Log::default(), traces(10));
+        let _logging = logging(&log);
+        let own = traces.begin(&begun(Role::Coordinator, "put", None, SECOND)).expect("is recorded");
+        assert_eq!(own.trace_id, [7; 16]);
+        assert_ne!(own.parent_id, [9; 8], "what it causes is caused by this part");
+        let (part, peer, id) = (own.parent(), (NodeId(2), "n2"), RequestId(4));
+        assert!(traces.asked(part, peer, id, MERGE, Instant(SECOND + 2_000)), "its own write has been applied");
+        assert!(!traces.asked(part, (NodeId(3), "n3"), id, MERGE, Instant(SECOND + 2_000)));
+        traces.await_sync(0, [part].into_iter(), BatchSeq(5));
+        traces.synced(1, BatchSeq(9), Instant(SECOND + 3_000));
+        traces.synced(0, BatchSeq(4), Instant(SECOND + 3_000));
+        assert_eq!(
+            log.said(),
+            ["applied", "asked", "asked"],
+            "neither another shard's sync nor an earlier one covers it"
+        );
+        traces.synced(0, BatchSeq(5), Instant(SECOND + 4_000));
+        traces.heard(peer, id, &Reply::Acked, Instant(SECOND + 5_000));
+        traces.answered(part, "ok", Instant(SECOND + 6_000));
+        let lines = log.lines();
+        let says = |line: usize, part: &str| assert!(lines[line].contains(part), "{part} in {lines:#?}");
+        says(0, "after_us=4");
+        says(1, "said=\"acked\"");
+        says(1, "after_us=3");
+        says(2, "said=\"ok\"");
+        says(2, "trace=\"07070707070707070707070707070707\"");
+        says(2, "parent=\"0909090909090909\"");
+        assert_eq!((lines.len(), traces.has_any()), (3, false));
+        traces.heard((NodeId(3), "n3"), id, &Reply::Acked, Instant(SECOND + 9_000));
+        assert!(log.lines().is_empty(), "who answers later is not waited for");
+        let parts = traces.lock();
+        assert!(parts.asked.is_empty() && parts.owed.is_empty());
+    }
+
+    #[test]
+    fn what_a_peer_asks_ends_with_the_answer_to_it_or_after_a_while() {
+        let (log, traces) = (Log::default(), traces(10));
+        let _logging = logging(&log);
+        let owed = Some((NodeId(2), RequestId(4)));
+        traces.begin(&begun(Role::Replica, "read", owed, SECOND)).expect("is recorded");
+        traces.replied(NodeId(2), RequestId(4), &Reply::Coming { bytes: 1 << 20 }, Instant(SECOND));
+        traces.replied(NodeId(3), RequestId(4), &Reply::Acked, Instant(SECOND));
+        assert!(log.said().is_empty() && traces.has_any(), "it has not been answered");
+        traces.replied(NodeId(2), RequestId(4), &Reply::Acked, Instant(SECOND));
+        assert_eq!((log.said(), traces.has_any()), (vec!["answered".to_owned()], false));
+        traces.begin(&begun(Role::Replica, "read", owed, SECOND)).expect("is recorded");
+        traces.sweep(Instant(7 * SECOND));
+        assert!(traces.has_any(), "it may be answered yet");
+        traces.sweep(Instant(8 * SECOND));
+        assert!(!traces.has_any() && traces.lock().owed.is_empty());
+    }
+
+    #[test]
+    fn only_so_many_are_recorded_and_the_others_are_counted() {
+        let (log, traces) = (Log::default(), traces(2));
+        let _logging = logging(&log);
+        let begin = |since| traces.begin(&begun(Role::Coordinator, "get", None, since)).is_some();
+        assert_eq!([1, 1, 1, 2].map(|at| begin(at * 10 * SECOND)), [true, true, false, true]);
+        assert_eq!((traces.metrics.traces.get(), traces.metrics.traces_left_out.get()), (3, 1));
+        let unkept = |parent| Begun { parent, ..begun(Role::Coordinator, "get", None, 30 * SECOND) };
+        let parent = TraceContext { trace_id: [7; 16], parent_id: [9; 8], sampled: false };
+        assert!(traces.begin(&unkept(parent)).is_none(), "its client does not keep it");
+        let none = TraceContext { trace_id: [0; 16], sampled: true, ..parent };
+        assert!(traces.begin(&unkept(none)).is_none(), "it belongs to no trace");
+        assert_eq!(traces.metrics.traces_left_out.get(), 1);
+    }
+
+    #[test]
+    fn nothing_is_recorded_that_nobody_looks_at() {
+        let _nobody = tracing::subscriber::set_default(tracing::subscriber::NoSubscriber::default());
+        let traces = traces(10);
+        assert!(traces.begin(&begun(Role::Coordinator, "get", None, SECOND)).is_none());
+        assert!(!traces.has_any());
+    }
+}
