@@ -25,6 +25,7 @@ mod clocks;
 mod damaged;
 mod deleting;
 mod durability;
+mod explaining;
 mod fetching;
 mod healing;
 mod hedging;

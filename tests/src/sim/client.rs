@@ -7,6 +7,7 @@ use driftless_proto::{Context, ContextToken, Dot, Failure, Outcome, Refusal};
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::explained;
 use super::generator::{Intention, Memory};
 use super::history::{Ending, History, Kind, OpId, Seen, Slot};
 use super::schedule::Micros;
@@ -78,7 +79,21 @@ impl Client {
         let op = current.op;
         let slot = current.intention.slot.clone();
         let mut odd = Vec::new();
-        let ending = match (history.get(op).kind, response) {
+        let (response, told) = response.clone().into_plain();
+        // To an older client only a get that succeeds is explained.
+        let may_lack = current.intention.as_older && matches!(response, Response::Failed(_));
+        if told.is_some() != current.intention.explain && !may_lack {
+            let (wants, is) = (current.intention.explain, told.is_some());
+            odd.push(format!("operation {op} is to be explained: {wants}, and is: {is}"));
+        }
+        if let Some(told) = told {
+            let (r, w) = (history.get(op).r, history.get(op).w);
+            let disagrees = explained::oddity(&response, &told, r, w);
+            odd.extend(
+                disagrees.map(|what| format!("operation {op} is explained otherwise than it is answered: {what}")),
+            );
+        }
+        let ending = match (history.get(op).kind, &response) {
             (Kind::Get, Response::Read(read)) => {
                 let inside = read.context.as_ref().map(&open).unwrap_or_default();
                 let mut found = Vec::new();
@@ -108,15 +123,6 @@ impl Client {
                 let values: Vec<OpId> = found.into_iter().flatten().collect();
                 if read.context.is_none() && !values.is_empty() {
                     odd.push(format!("get {op} was shown {values:?} without a context"));
-                }
-                let counted = read
-                    .explanation
-                    .as_ref()
-                    .map(|explanation| explanation.replicas.iter().filter(|replica| replica.counted).count());
-                if counted.is_some() != current.intention.explain
-                    || counted.is_some_and(|by| by < history.get(op).r.into())
-                {
-                    odd.push(format!("get {op} wants r = {}, and explains {counted:?} answers", history.get(op).r));
                 }
                 if let Some(token) = &read.context {
                     let seen = Seen { values: values.clone(), inside: inside.clone() };

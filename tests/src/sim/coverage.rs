@@ -91,6 +91,8 @@ pub const REQUIRED: &[&str] = &[
     "states in several pages",
     "states merged again",
     "reads to be explained",
+    "writes to be explained",
+    "answers that were explained",
     "write ids used for another key",
     "write ids and values used for another key",
     "write ids refused as reused",

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use driftless_node::membership::Letter;
 use driftless_node::peer::{Body, Exchange, Message, ReplicaRequest, Reply, Request, State, Traced};
 use driftless_proto::causality::Payload;
-use driftless_proto::client::{self, Response};
+use driftless_proto::client::{self, Class, Response};
 use driftless_proto::{BucketId, Dot, Header, Key, Siblings, Topology, VersionVector, WriteId};
 use driftless_ring::NodeId;
 
@@ -29,13 +29,9 @@ pub fn slot_of_message(message: &Message) -> Option<Slot> {
 
 /// Which key a client's request is about.
 pub fn slot_of_request(request: &client::Request) -> Option<Slot> {
-    match request {
-        client::Request::Get(get) => Some((get.bucket, get.key.clone())),
-        client::Request::Put(put) => Some((put.bucket, put.key.clone())),
-        client::Request::Delete(delete) => Some((delete.bucket, delete.key.clone())),
-        client::Request::GetState(get) => Some((get.bucket, get.key.clone())),
-        client::Request::MergeState(merge) => Some((merge.bucket, merge.key.clone())),
-        _ => None,
+    match request.class() {
+        Class::Key { bucket, key, .. } => Some((bucket, key.clone())),
+        Class::Arc { .. } | Class::Node => None,
     }
 }
 
@@ -99,6 +95,9 @@ pub fn request_text(request: &client::Request, history: &History) -> String {
             let slot = slot_text(&(merge.bucket, merge.key.clone()));
             format!("merge {slot}: {}{}", siblings(&merge.state, history), options(None, merge.w, None))
         }
+        client::Request::Observed(observed) => {
+            format!("{}, to be explained", request_text(&observed.clone().into_plain(), history))
+        }
         other => format!("{other:?}"),
     }
 }
@@ -122,6 +121,11 @@ pub fn response_text(response: &Response) -> String {
             if stored.context.is_some() { "with context" } else { "no context" }
         ),
         Response::Deleted(deleted) => format!("deleted, existed {}, {} acks", deleted.existed, deleted.acks),
+        Response::Explained(explained) => {
+            let told = &explained.explanation;
+            let response = response_text(&explained.response.clone().into());
+            format!("{response}, explained by {}", told.coordinator)
+        }
         Response::Failed(failure) => format!("failed {:?}: {failure}", failure.outcome()),
         other => format!("{other:?}"),
     }

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use driftless_proto::client::{Delete, Get, Put, Request};
+use driftless_proto::observed::Profile as Observation;
 use driftless_proto::{BucketDefinition, ContextToken, Key, Topology, WriteId};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -46,6 +47,8 @@ pub struct Intention {
     pub repeats: Option<OpId>,
     /// Whether the answer is to say what each replica said.
     pub explain: bool,
+    /// Whether that is asked for as clients of older releases do, who know it of gets alone.
+    pub as_older: bool,
     /// The write's name.
     pub write_id: WriteId,
 }
@@ -118,6 +121,7 @@ impl Intention {
             length: 8,
             repeats: None,
             explain: false,
+            as_older: false,
             write_id,
         }
     }
@@ -137,14 +141,15 @@ impl Intention {
         let (bucket, key) = self.slot.clone();
         let context = self.context.as_ref().map(|(token, _)| token.clone());
         let Intention { r, w, sloppy, write_id, .. } = *self;
-        match self.kind {
+        let request = match self.kind {
             Kind::Get => Request::Get(Get { bucket, key, r, sloppy, explain: self.explain, shown: Vec::new() }),
             Kind::Put => {
                 let value = Bytes::from(value_of(self.value(id), self.length));
                 Request::Put(Put { bucket, key, value, context, w, sloppy, write_id })
             }
             Kind::Delete => Request::Delete(Delete { bucket, key, context, r, w, sloppy, write_id }),
-        }
+        };
+        if self.as_older { request } else { request.observed(Observation { explain: self.explain, trace: None }) }
     }
 
     /// Of the value, if this becomes operation `id`; 0 if it writes none.

@@ -7,6 +7,7 @@ use driftless_node::peer::{Body, Message, Purpose, ReplicaRequest, Reply, Reques
 use driftless_node::replica::record::{self, HintKey};
 use driftless_node::replica::store::Batch;
 use driftless_proto::client::{self, Put};
+use driftless_proto::observed::{Observed, ObservedRequest};
 use driftless_proto::{Dot, Version, WriteId};
 use driftless_ring::NodeId;
 
@@ -134,9 +135,17 @@ fn brought(input: &Input) -> Option<(Slot, Come)> {
         Some(((*bucket, key.clone()), come))
     };
     match input {
-        Input::Client { request: client::Request::Put(request), .. } => put(request),
+        Input::Client {
+            request:
+                client::Request::Put(request)
+                | client::Request::Observed(Observed { request: ObservedRequest::Put(request), .. }),
+            ..
+        } => put(request),
         Input::Peer { message: Message { body: Body::Request { request, .. }, .. }, .. } => match request {
-            Request::Forward(client::Request::Put(request)) => put(request),
+            Request::Forward(
+                client::Request::Put(request)
+                | client::Request::Observed(Observed { request: ObservedRequest::Put(request), .. }),
+            ) => put(request),
             Request::Replica(ReplicaRequest::Merge(merge)) => {
                 let dots = merge.siblings.live().iter().map(|(dot, _)| *dot).collect();
                 Some(((merge.bucket, merge.key.clone()), Come { dots, ..Come::default() }))

@@ -23,6 +23,7 @@ pub mod clock;
 pub mod cluster;
 pub mod coverage;
 pub mod describe;
+pub mod explained;
 pub mod faults;
 pub mod generator;
 pub mod hints;

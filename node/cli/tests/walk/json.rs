@@ -17,6 +17,7 @@ const TYPED: &[&str] = &[
     "driftless --profile DIR put j v",
     "driftless --profile DIR get j",
     "driftless --profile DIR delete j",
+    "driftless --profile DIR put explained hello --explain",
     "driftless --profile DIR load node/data/debian-packages.jsonl",
     "driftless --profile DIR dump --wait 60s | grep '\"dump\"'",
     "driftless --profile DIR dump --wait 60s -o backup.jsonl",

@@ -71,6 +71,7 @@ pub(crate) const SAMPLES: &[Sample] = &[
     exactly(COMMANDS, "driftless --profile DIR put greeting \"good morning\"", At::Three(nothing)),
     exactly(COMMANDS, "driftless --profile DIR get greeting", At::Three(nothing)),
     exactly(COMMANDS, "driftless --profile DIR delete k --context STALE", At::Three(a_stale_context)),
+    alike(COMMANDS, "driftless --profile DIR put explained hello --explain", At::Three(nothing)),
     alike(COMMANDS, "driftless --profile DIR load node/data/debian-packages.jsonl", At::Three(nothing)),
     exactly(COMMANDS, "driftless --profile DIR scan --limit 2 --format json", At::Three(nothing)),
     exactly(COMMANDS, "driftless --profile DIR scan --prefix lib --limit 2", At::Three(nothing)),

@@ -5,6 +5,7 @@ use driftless_node::engine::ClientTag;
 use driftless_node::replica::record;
 use driftless_proto::Dot;
 use driftless_proto::client::{Read, Request, Response};
+use driftless_proto::observed::{Observed, ObservedRequest};
 use driftless_proto::{Failure, Refusal};
 use rand::Rng;
 use rand::seq::IteratorRandom;
@@ -69,11 +70,12 @@ impl World {
         }
         self.note_reuse(&intention);
         if let Some(rng) = &mut self.workload.explain_rng
-            && intention.kind == Kind::Get
-            && rng.random_bool(0.2)
+            && rng.random_bool(if intention.kind == Kind::Get { 0.2 } else { 0.1 })
         {
             intention.explain = true;
-            self.judges.coverage.add("reads to be explained", 1);
+            intention.as_older = intention.kind == Kind::Get && rng.random_bool(0.5);
+            let is_read = intention.kind == Kind::Get;
+            self.judges.coverage.add(if is_read { "reads to be explained" } else { "writes to be explained" }, 1);
         }
         if intention.kind == Kind::Delete {
             self.workload.deleting = Some(intention.slot.clone());
@@ -112,7 +114,11 @@ impl World {
                 None => Line::general(shape::name_of(to), text),
             }
         });
-        if let (Request::Delete(_), Some(slot)) = (&request, &slot) {
+        let is_delete = matches!(
+            &request,
+            Request::Delete(_) | Request::Observed(Observed { request: ObservedRequest::Delete(_), .. })
+        );
+        if let (true, Some(slot)) = (is_delete, &slot) {
             let gone = self.known_to_be_gone(to, slot);
             self.workload.gone.insert(attempt, gone);
         }
@@ -153,12 +159,13 @@ impl World {
         let next = self.workload.clients[client].answered(now, response, history, |token| {
             keys.open(slot.0, &slot.1, token).unwrap_or_else(|error| panic!("a node gave a bad token: {error}"))
         });
-        if let Response::Read(Read { page: Some(page), .. }) = response {
+        let (response, _) = response.clone().into_plain();
+        if let Response::Read(Read { page: Some(page), .. }) = &response {
             self.judges.coverage.add(if page.more { "pages of reads" } else { "reads in several pages" }, 1);
             self.judges.coverage.add("gone between pages", page.gone.len() as u64);
         }
         if let Next::Done(Ending::Ok) = next
-            && matches!(response, Response::Stored(stored) if stored.context.is_some())
+            && matches!(&response, Response::Stored(stored) if stored.context.is_some())
         {
             self.judges.coverage.add("contexts returned by puts", 1);
         }
@@ -220,7 +227,8 @@ impl World {
         let current = asks.current.as_mut().expect("an attempt belongs to an operation");
         current.attempt = number;
         let (node, mut request) = (current.node, current.intention.request(op));
-        if let Request::Get(get) = &mut request {
+        if let Request::Get(get) | Request::Observed(Observed { request: ObservedRequest::Get(get), .. }) = &mut request
+        {
             get.shown = current.shown.iter().map(|(dot, _)| *dot).collect();
         }
         self.workload.history.get_mut(op).attempts += 1;
