@@ -26,6 +26,7 @@ use crate::latency::Kind;
 use crate::link::Link;
 use crate::request::Request;
 use crate::router::Snapshot;
+use crate::watched::WatchedAttempt;
 
 /// Where an attempt goes. A node that the user chose has no id here: there is no other to go to.
 pub(crate) type Target = (Option<NodeId>, Arc<Link>);
@@ -80,6 +81,7 @@ pub(crate) struct Attempt {
     /// Since when patience runs, and how many answers the node had given by then.
     since: (Instant, u64),
     lateness: Lateness,
+    watched: WatchedAttempt,
     explanation: Option<Box<Explanation>>,
 }
 
@@ -98,6 +100,7 @@ impl Request<'_> {
         match step {
             Step::Wait(attempt) => self.wait(attempt).await,
             Step::Begin { number, snapshot, target, avoid } => {
+                let mut watched = WatchedAttempt::begin(number);
                 let sent = match target.1.connection_now() {
                     Some(connection) => {
                         let begun = Instant::now();
@@ -108,15 +111,15 @@ impl Request<'_> {
                     None => Box::pin(self.connect_and_send(number, snapshot, target, avoid)).await,
                 };
                 match sent {
-                    Ok(attempt) => self.wait(attempt).await,
-                    Err((target, passed_over, cause)) => Event::Ended {
-                        number,
-                        target,
-                        passed_over,
-                        replaced: false,
-                        explanation: None,
-                        result: Err(cause),
-                    },
+                    Ok(mut attempt) => {
+                        attempt.watched = watched;
+                        self.wait(attempt).await
+                    }
+                    Err((target, passed_over, cause)) => {
+                        watched.ended(target.1.name(), Some(&cause));
+                        let result = Err(cause);
+                        Event::Ended { number, target, passed_over, replaced: false, explanation: None, result }
+                    }
                 }
             }
         }
@@ -201,6 +204,7 @@ impl Request<'_> {
             patience,
             since,
             lateness: Lateness::InTime,
+            watched: WatchedAttempt::default(),
             explanation: None,
         })
     }
@@ -322,6 +326,7 @@ impl Attempt {
         if result.is_ok() {
             self.measure();
         }
+        self.watched.ended(self.target.1.name(), result.as_ref().err());
         if !matches!(result, Err(Cause::TimedOut { .. })) {
             self.kind = None;
         }
@@ -350,6 +355,7 @@ impl Drop for Attempt {
         if self.lateness == Lateness::Slow {
             self.measure();
         }
+        self.watched.overtaken(self.target.1.name());
     }
 }
 

@@ -21,12 +21,14 @@ use driftless_ring::NodeId;
 use tokio::time::{Instant, timeout_at};
 
 use crate::attempt::{Attempt, Event, Step, Target};
+use crate::counts::{Occasion, count};
 use crate::error::{CAUSES_MAX, Cause, RequestError};
 use crate::link::Link;
 use crate::request::Request;
 use crate::retry::{self, Decision, FailedAttempt, RetryAt};
 use crate::router::{Route, Snapshot};
 use crate::told::{self, Answered, Told, Tried};
+use crate::watched;
 
 /// How far the attempts of a request have got.
 struct Attempts<'a> {
@@ -90,7 +92,7 @@ pub(crate) async fn run(request: &Request<'_>) -> Result<Answered, RequestError>
         };
         match event {
             Some(Event::Ended { number, target, explanation, result: Ok(response), .. }) => {
-                tracing::debug!(node = target.1.name(), attempts = attempts.begun, "answered");
+                watched::note_answered(target.1.name(), attempts.begun);
                 attempts.overtaken(number);
                 return Ok(Answered { response, told: Told { explanation, tried: attempts.tried } });
             }
@@ -109,6 +111,7 @@ pub(crate) async fn run(request: &Request<'_>) -> Result<Answered, RequestError>
             }
             None => {
                 let at = attempts.resume.take().and_then(|(_, at)| at);
+                count(Occasion::Retry);
                 futures.push(Box::pin(request.carry_on(attempts.begin(at)?)));
             }
         }
@@ -163,6 +166,7 @@ impl Attempts<'_> {
     fn start(&mut self, snapshot: Arc<Snapshot>, target: Target, avoid: Option<Vec<NodeId>>) -> Step {
         self.begun += 1;
         self.at_node += 1;
+        count(Occasion::Attempt);
         let (number, (node, link)) = (self.begun, target.clone());
         self.under_way.push(UnderWay { number, node, link });
         Step::Begin { number, snapshot, target, avoid }
@@ -195,6 +199,7 @@ impl Attempts<'_> {
             return None;
         }
         tracing::debug!(node = link.name(), attempts = self.begun, silent, next = next_link.name(), "overdue");
+        count(Occasion::Hedge);
         overdue.replaced = true;
         self.at_node = 0;
         let avoid = self.avoided();

@@ -46,6 +46,12 @@ macro_rules! request_options {
                 self
             }
 
+            /// Its place in a trace: see [`Profile::trace`](crate::Profile::trace).
+            pub fn trace(mut self, trace: driftless_proto::TraceContext) -> Self {
+                self.$field$(.$inner)?.trace = Some(trace);
+                self
+            }
+
             /// Takes all that this profile decides.
             pub fn profile(mut self, profile: Profile) -> Self {
                 self.$field$(.$inner)? = profile;

@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use crate::bucket::Bucket;
 use crate::clock::Clock;
 use crate::cluster;
+use crate::counts;
 use crate::entry::Entry;
 use crate::environment::Environment;
 use crate::error::{ClusterError, ConnectError, StatusError};
@@ -371,6 +372,7 @@ impl ClientBuilder {
         if self.runtime == IoRuntime::Caller && Handle::try_current().is_err() {
             return Err(ConnectError::NoRuntime);
         }
+        counts::describe();
         let io = Io::new(&identity, self.runtime, connect_timeout, self.environment).map_err(ConnectError::Io)?;
         let entry = Entry::new(Arc::clone(&io), self.seeds, Arc::clone(&settings));
         let inner = Inner::new(io, entry, settings, self.in_flight_max.unwrap_or(IN_FLIGHT_MAX));

@@ -30,6 +30,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use crate::counts::{Occasion, count};
 use crate::error::{Cause, ConnectFailure};
 use crate::greeted::Greeted;
 
@@ -145,6 +146,7 @@ impl Connection {
             version = connection.version.0,
             "connected"
         );
+        count(Occasion::ConnectionOpened);
         let loops = Loops(Arc::clone(&connection));
         tokio::spawn(loops.run(send, recv, reader));
         connection
@@ -407,6 +409,9 @@ impl Connection {
         let (waiting, taken) = {
             let mut queues = self.lock();
             if queues.closed.is_none() {
+                if !matches!(failure, ConnectFailure::ClientClosed | ConnectFailure::RuntimeGone) {
+                    count(Occasion::ConnectionLost);
+                }
                 queues.closed = Some(failure.clone());
             }
             queues.out = Vec::new();

@@ -15,12 +15,13 @@ use crate::answer::{Context, Deleted, IntoContext};
 use crate::bucket::Bucket;
 use crate::builder::{await_by_send, request_options};
 use crate::clock::Clock;
+use crate::counts::Operation;
 use crate::error::DeleteError;
 use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
 use crate::retry::RetryPolicy;
 use crate::told::{self, Answered};
-use crate::within::within;
+use crate::watched::watched;
 use crate::write::Write;
 
 /// Removes a key. Made by [`Bucket::delete`]; awaited, it gives a [`Deleted`].
@@ -75,14 +76,24 @@ impl Delete {
     /// # Errors
     /// [`DeleteError`]; its [`outcome`](DeleteError::outcome) tells whether the key may have been removed.
     pub async fn send(self) -> Result<Deleted, DeleteError> {
-        let span = tracing::debug_span!("delete", bucket = %self.bucket.name);
         let settings = self.profile.over(&self.bucket.settings);
         let write = Write { explain: self.explain, ..Write::new(self.context, self.write_id) };
-        within(span, pin!(delete(&self.bucket, self.key, write, &settings, Clock::start(settings.timeout)))).await
+        delete(&self.bucket, self.key, write, &settings, Clock::start(settings.timeout)).await
     }
 }
 
 pub(crate) async fn delete(
+    bucket: &Bucket,
+    key: Bytes,
+    write: Write,
+    settings: &Settings,
+    clock: Clock,
+) -> Result<Deleted, DeleteError> {
+    watched(Operation::Delete, &bucket.name, settings.trace, pin!(write_tombstone(bucket, key, write, settings, clock)))
+        .await
+}
+
+async fn write_tombstone(
     bucket: &Bucket,
     key: Bytes,
     write: Write,
@@ -100,7 +111,7 @@ pub(crate) async fn delete(
         sloppy: settings.sloppy,
         write_id: write.write_id,
     };
-    let request = told::observed(Request::Delete(request), write.explain);
+    let request = told::observed(Request::Delete(request), write.explain, settings.trace);
     let Answered { response, told } = bucket.inner.carry_out_and_tell(&request, route, settings, clock).await?;
     match response {
         Response::Deleted(deleted) => match deleted.basis.filter(|basis| !deleted.existed && !basis.is_enough()) {

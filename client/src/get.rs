@@ -14,6 +14,7 @@ use crate::answer::{Read, Resolved};
 use crate::bucket::Bucket;
 use crate::builder::{await_by_send, request_options};
 use crate::clock::Clock;
+use crate::counts::{Operation, count_siblings};
 use crate::error::GetError;
 use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
@@ -21,7 +22,7 @@ use crate::pages::{Pages, Turned};
 use crate::resolve::Resolve;
 use crate::retry::RetryPolicy;
 use crate::told::{self, Answered};
-use crate::within::within;
+use crate::watched::watched;
 
 /// Reads a key. Made by [`Bucket::get`]; awaited, it gives a [`Read`].
 #[must_use = "a request does nothing until it is awaited"]
@@ -68,9 +69,8 @@ impl Get {
     /// # Errors
     /// [`GetError`].
     pub async fn send(self) -> Result<Read, GetError> {
-        let span = tracing::debug_span!("get", bucket = %self.bucket.name);
         let settings = self.profile.over(&self.bucket.settings);
-        within(span, pin!(get(&self.bucket, self.key, self.explain, &settings, Clock::start(settings.timeout)))).await
+        get(&self.bucket, self.key, self.explain, &settings, Clock::start(settings.timeout)).await
     }
 }
 
@@ -106,13 +106,27 @@ pub(crate) async fn read(
     settings: &Settings,
     clock: Clock,
 ) -> Result<Read, GetError> {
+    let read =
+        watched(Operation::Get, &bucket.name, settings.trace, pin!(read_pages(bucket, key, explain, settings, clock)))
+            .await?;
+    count_siblings(read.siblings().len());
+    Ok(read)
+}
+
+async fn read_pages(
+    bucket: &Bucket,
+    key: Bytes,
+    explain: bool,
+    settings: &Settings,
+    clock: Clock,
+) -> Result<Read, GetError> {
     let key = Key::new(key)?;
     let (id, route) = bucket.place(&key, clock).await?;
     let mut pages = Pages::default();
     loop {
         let (key, shown) = (key.clone(), pages.shown());
         let get = wire::Get { bucket: id, key, r: settings.r, sloppy: settings.sloppy, explain: false, shown };
-        let request = told::observed(Request::Get(get), explain);
+        let request = told::observed(Request::Get(get), explain, settings.trace);
         let Answered { response, told } = bucket.inner.carry_out_and_tell(&request, route, settings, clock).await?;
         let turned = match response {
             Response::Read(read) => pages.turn(read),

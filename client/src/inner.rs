@@ -28,6 +28,7 @@ use crate::retry;
 use crate::router::{Route, Router, Snapshot};
 use crate::told::Answered;
 use crate::turns::Turns;
+use crate::watched;
 
 /// Connections, ring and limits of a client.
 pub(crate) struct Inner {
@@ -161,6 +162,7 @@ impl Inner {
         let router = self.router(clock).await?;
         let _permit = self.permit(message, clock).await?;
         self.hedge_budget.earn();
+        watched::note_partition(|| router.snapshot().partition(route));
         let Inner { io, hedge_budget, .. } = self;
         let kind = Kind::of(message);
         attempts::run(&Request { router, io, hedge_budget, message, route, settings, clock, kind }).await
@@ -177,12 +179,7 @@ impl Inner {
 
     /// Waits for room among the requests under way. A large value counts as several requests.
     async fn permit(&self, message: &wire::Request, clock: Clock) -> Result<SemaphorePermit<'_>, RequestError> {
-        let weight = match message {
-            wire::Request::Put(_) | wire::Request::MergeState(_) | wire::Request::Observed(_) => {
-                1 + message.value_bytes() / PERMIT_BYTES
-            }
-            _ => 1,
-        };
+        let weight = 1 + message.value_bytes() / PERMIT_BYTES;
         let weight = u32::try_from(weight.min(self.in_flight_max)).unwrap_or(u32::MAX);
         if let Ok(permit) = self.in_flight.try_acquire_many(weight) {
             return Ok(permit);

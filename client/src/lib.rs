@@ -129,6 +129,7 @@ mod clock;
 mod cluster;
 mod codec;
 mod connection;
+mod counts;
 mod create;
 mod delete;
 mod entry;
@@ -160,7 +161,7 @@ mod told;
 mod turns;
 mod typed;
 mod update;
-mod within;
+mod watched;
 mod write;
 
 pub use answer::{Conflict, Context, Deleted, IntoContext, Read, Resolved, Stored, Updated};
@@ -211,11 +212,9 @@ pub use driftless_proto::membership::{
     CandidateState, Change as ClusterChange, ClusterAnswer, ClusterCommand, ClusterState, Decided, MemberState, Moving,
     Past, Plan, PlannedNode, Recovery, Staged,
 };
-pub use driftless_proto::observed::{
-    Explanation, Fate, KeptHint, Made, PassedOn, Phase, ReplicaPart, Stamp, TraceContext,
-};
+pub use driftless_proto::observed::{Explanation, Fate, KeptHint, Made, PassedOn, Phase, ReplicaPart, Stamp};
 pub use driftless_proto::{
     BucketDefinition, BucketId, BucketName, Conflict as ConflictPolicy, ContextError, Durability, Hlc, Key, KeyError,
-    MalformedWriteId, Outcome, Quorum, Refusal, Scope, Topology, Unknown, WriteId,
+    MalformedTraceContext, MalformedWriteId, Outcome, Quorum, Refusal, Scope, Topology, TraceContext, Unknown, WriteId,
 };
 pub use driftless_ring::ArcIndex;

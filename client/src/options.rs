@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use driftless_proto::TraceContext;
+
 use crate::retry::{DefaultRetry, RetryPolicy};
 
 /// How requests are carried out. Everything left open is decided by the next wider profile.
@@ -27,6 +29,7 @@ pub struct Profile {
     pub(crate) timeout: Option<Duration>,
     pub(crate) retry: Option<Arc<dyn RetryPolicy>>,
     pub(crate) via: Option<Arc<str>>,
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl Profile {
@@ -82,6 +85,13 @@ impl Profile {
         self
     }
 
+    /// The place of the requests in a trace: of another program's that has caused them, or [drawn](TraceContext::random) for these. Nodes
+    /// record what they do for them under its id. With the feature `otel` this is found by itself, where OpenTelemetry records the request.
+    pub fn trace(mut self, trace: TraceContext) -> Profile {
+        self.trace = Some(trace);
+        self
+    }
+
     /// This profile, completed by what a wider one settled.
     pub(crate) fn over(&self, wider: &Settings) -> Settings {
         Settings {
@@ -92,6 +102,7 @@ impl Profile {
             timeout: self.timeout.unwrap_or(wider.timeout),
             retry: Arc::clone(self.retry.as_ref().unwrap_or(&wider.retry)),
             via: self.via.as_ref().or(wider.via.as_ref()).cloned(),
+            trace: self.trace.or(wider.trace),
         }
     }
 }
@@ -106,6 +117,7 @@ pub(crate) struct Settings {
     pub(crate) timeout: Duration,
     pub(crate) retry: Arc<dyn RetryPolicy>,
     pub(crate) via: Option<Arc<str>>,
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl Default for Settings {
@@ -118,6 +130,7 @@ impl Default for Settings {
             timeout: TIMEOUT,
             retry: Arc::new(DefaultRetry::new()),
             via: None,
+            trace: None,
         }
     }
 }

@@ -16,12 +16,13 @@ use crate::bucket::Bucket;
 use crate::builder::{await_by_send, request_options};
 use crate::clock::Clock;
 use crate::codec::EncodeError;
+use crate::counts::Operation;
 use crate::error::PutError;
 use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
 use crate::retry::RetryPolicy;
 use crate::told::{self, Answered};
-use crate::within::within;
+use crate::watched::watched;
 use crate::write::Write;
 
 /// Writes a value. Made by [`Bucket::put`]; awaited, it gives a [`Stored`].
@@ -85,14 +86,25 @@ impl Put {
     /// [`PutError`]; its [`outcome`](PutError::outcome) tells whether the value may have been stored.
     pub async fn send(self) -> Result<Stored, PutError> {
         let value = self.value?;
-        let span = tracing::debug_span!("put", bucket = %self.bucket.name, bytes = value.len());
         let settings = self.profile.over(&self.bucket.settings);
         let write = Write { explain: self.explain, ..Write::new(self.context, self.write_id) };
-        within(span, pin!(put(&self.bucket, self.key, value, write, &settings, Clock::start(settings.timeout)))).await
+        put(&self.bucket, self.key, value, write, &settings, Clock::start(settings.timeout)).await
     }
 }
 
 pub(crate) async fn put(
+    bucket: &Bucket,
+    key: Bytes,
+    value: Bytes,
+    write: Write,
+    settings: &Settings,
+    clock: Clock,
+) -> Result<Stored, PutError> {
+    watched(Operation::Put, &bucket.name, settings.trace, pin!(write_value(bucket, key, value, write, settings, clock)))
+        .await
+}
+
+async fn write_value(
     bucket: &Bucket,
     key: Bytes,
     value: Bytes,
@@ -114,7 +126,7 @@ pub(crate) async fn put(
         sloppy: settings.sloppy,
         write_id: write.write_id,
     };
-    let request = told::observed(Request::Put(request), write.explain);
+    let request = told::observed(Request::Put(request), write.explain, settings.trace);
     let Answered { response, told } = bucket.inner.carry_out_and_tell(&request, route, settings, clock).await?;
     match response {
         Response::Stored(stored) => Ok(Stored::new(stored, told)),

@@ -20,6 +20,7 @@ use driftless_ring::{NodeId, PartitionId, Partitions, Token};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
+use crate::counts::{Occasion, count};
 use crate::error::Cause;
 use crate::io::Io;
 use crate::latency::Kind;
@@ -283,7 +284,10 @@ async fn fetch(link: &Arc<Link>, timeout: Duration) -> Result<Topology, Cause> {
         let deadline_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
         let frame = connection.submit(&Request::Topology, 0, deadline_ms)?.answer().await?;
         match frame.response {
-            Response::Topology(topology) => Ok(*topology),
+            Response::Topology(topology) => {
+                count(Occasion::TopologyFetched);
+                Ok(*topology)
+            }
             Response::Failed(failure) => Err(Cause::from_node(connection.node(), failure)),
             _ => Err(Cause::Misunderstood { node: connection.node().to_owned() }),
         }

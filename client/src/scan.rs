@@ -4,7 +4,7 @@
 //! ring, not in a list of arcs, so a scan goes on where it was even if the ring is divided anew.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -15,14 +15,15 @@ use driftless_ring::{ArcIndex, PartitionId, Token};
 use futures::future::BoxFuture;
 use futures::stream::Stream;
 use serde::{Deserialize, Serialize};
-use tracing::Instrument as _;
 
 use crate::bucket::Bucket;
 use crate::clock::Clock;
+use crate::counts::Operation;
 use crate::error::{Cause, ScanError};
 use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
 use crate::router::{Route, Snapshot};
+use crate::watched::watched;
 
 /// Describes a walk through a bucket's keys. Made by [`Bucket::scan`](crate::Bucket::scan); [`keys`](Scan::keys)
 /// begins it.
@@ -248,9 +249,8 @@ impl Walk {
     }
 
     async fn page_at(self: Arc<Self>, position: ScanPosition) -> Result<Page, ScanError> {
-        let span = tracing::debug_span!("scan", bucket = self.bucket.name());
         let clock = Clock::start(self.settings.timeout);
-        async {
+        let page = pin!(async {
             loop {
                 match self.try_page_at(&position, clock).await {
                     // The arc of this position has another number now; the ring at hand is the new one.
@@ -258,9 +258,8 @@ impl Walk {
                     page => return page,
                 }
             }
-        }
-        .instrument(span)
-        .await
+        });
+        watched(Operation::Scan, self.bucket.name(), self.settings.trace, page).await
     }
 
     async fn try_page_at(&self, position: &ScanPosition, clock: Clock) -> Result<Page, ScanError> {

@@ -1,8 +1,11 @@
 //! What is told of a request beside its answer, if it was made with `explain`.
 
+use driftless_proto::TraceContext;
 use driftless_proto::client::{Request, Response};
 use driftless_proto::observed::{Explanation, Profile};
 use serde::{Deserialize, Serialize};
+
+use crate::watched;
 
 /// An attempt that was not the one that gave the answer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -26,9 +29,9 @@ pub(crate) struct Answered {
     pub(crate) told: Told,
 }
 
-/// The request, in an envelope if it is to be explained.
-pub(crate) fn observed(request: Request, explain: bool) -> Request {
-    request.observed(Profile { explain, trace: None })
+/// The request, in an envelope if it is to be explained, or has a place in a trace.
+pub(crate) fn observed(request: Request, explain: bool, trace: Option<TraceContext>) -> Request {
+    request.observed(Profile { explain, trace: watched::trace(trace) })
 }
 
 /// Whether a request is to be explained.

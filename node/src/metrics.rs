@@ -67,6 +67,10 @@ pub struct Metrics {
     pub overloaded: Counter,
     /// Requests to peers that were not sent because too much waited for that peer.
     pub unsent: Counter,
+    /// Parts of traces that were recorded: each a request that this node coordinates, or does as a replica.
+    pub traces: Counter,
+    /// Those that were not, since too many were being recorded.
+    pub traces_left_out: Counter,
     /// Requests of nodes that are no members, refused.
     pub candidates_refused: Counter,
     /// Writes recognised as retries of one already stamped.
@@ -306,6 +310,8 @@ impl Metrics {
             expired,
             overloaded,
             unsent,
+            traces,
+            traces_left_out,
             candidates_refused,
             retries_recognised,
             merges_too_large,
@@ -407,6 +413,8 @@ impl Metrics {
             ("expired", "Work dropped because its deadline had passed", expired),
             ("overloaded", "Requests refused because queues were full", overloaded),
             ("unsent", "Requests to peers not sent because too much waited for that peer", unsent),
+            ("traces", "Parts of traces recorded", traces),
+            ("traces_left_out", "Parts of traces not recorded because there were too many", traces_left_out),
             ("candidates_refused", "Requests of nodes that are no members, refused", candidates_refused),
             ("retries_recognised", "Writes recognised as retries", retries_recognised),
             ("merges_too_large", "Merges refused because a key would be too large", merges_too_large),
@@ -541,14 +549,20 @@ impl EncodeLabelValue for Operation {
     }
 }
 
-impl EncodeLabelValue for OutcomeLabel {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let text = match self {
+impl OutcomeLabel {
+    /// As it is shown.
+    pub fn name(self) -> &'static str {
+        match self {
             OutcomeLabel::Ok => "ok",
             OutcomeLabel::Refused => "refused",
             OutcomeLabel::Unknown => "unknown",
-        };
-        text.encode(encoder)
+        }
+    }
+}
+
+impl EncodeLabelValue for OutcomeLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.name().encode(encoder)
     }
 }
 

@@ -29,7 +29,7 @@ use driftless_proto::client;
 use driftless_proto::frame::{FRAME_SHARED_MAX, SHARED_FROM};
 use driftless_proto::membership::StoreId;
 use driftless_proto::observed::{Explained, ExplainedResponse, Observed, ObservedRequest};
-use driftless_proto::{BucketId, Header, Key, ProtocolVersion, Refusal, Siblings, Version, greeting};
+use driftless_proto::{BucketId, Header, Key, ProtocolVersion, Refusal, Siblings, TraceContext, Version, greeting};
 use driftless_ring::{ArcIndex, NodeId, PartitionId};
 use serde::{Deserialize, Serialize};
 
@@ -168,6 +168,18 @@ pub enum Request {
     Exchange(Exchange),
     /// About members and buckets. Not answered: what answers it is another one.
     Membership(Box<Letter>),
+    /// Something of its replica, for a request that carries a trace context; since [`OBSERVED`](driftless_proto::greeting::OBSERVED).
+    Traced(Traced),
+}
+
+/// What a replica is asked, and where that belongs in a trace. **An envelope never holds another**: it holds no [`Request`], which would
+/// be read by itself, and a frame of nothing but envelopes would overflow the stack of whoever reads it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Traced {
+    /// The place in the trace.
+    pub trace: TraceContext,
+    /// What is asked.
+    pub request: ReplicaRequest,
 }
 
 /// What any coordinator may ask of a replica.
@@ -328,6 +340,15 @@ pub struct Page {
 }
 
 impl Message {
+    /// The same without an envelope that says where it belongs in a trace.
+    pub fn into_plain(self) -> Message {
+        let body = match self.body {
+            Body::Request { deadline, request } => Body::Request { deadline, request: request.into_plain() },
+            reply => reply,
+        };
+        Message { body, ..self }
+    }
+
     /// The values that it carries, in their order, if they are what makes it large; else none.
     pub fn large_values(&self) -> Vec<Bytes> {
         let of = |bytes: usize| bytes >= SHARED_FROM;
@@ -342,6 +363,22 @@ impl Message {
 }
 
 impl Request {
+    /// What a replica is asked, in an envelope if that belongs to a trace.
+    pub fn of_replica(trace: Option<TraceContext>, request: ReplicaRequest) -> Request {
+        match trace {
+            Some(trace) => Request::Traced(Traced { trace, request }),
+            None => Request::Replica(request),
+        }
+    }
+
+    /// The same without its envelope, if it has one: what is done is the same.
+    pub fn into_plain(self) -> Request {
+        match self {
+            Request::Traced(Traced { request, .. }) => Request::Replica(request),
+            plain => plain,
+        }
+    }
+
     /// Bytes of the values that it carries.
     pub fn value_bytes(&self) -> usize {
         self.values().map(Bytes::len).sum()
@@ -349,12 +386,14 @@ impl Request {
 
     fn values(&self) -> impl Iterator<Item = &Bytes> + '_ {
         let (siblings, alone) = match self {
-            Request::Replica(ReplicaRequest::Merge(merge)) => (Some(&merge.siblings), None),
+            Request::Replica(ReplicaRequest::Merge(merge))
+            | Request::Traced(Traced { request: ReplicaRequest::Merge(merge), .. }) => (Some(&merge.siblings), None),
             Request::Forward(
                 client::Request::Put(put)
                 | client::Request::Observed(Observed { request: ObservedRequest::Put(put), .. }),
             ) => (None, Some(&put.value)),
             Request::Replica(_)
+            | Request::Traced(_)
             | Request::Forward(_)
             | Request::Ping
             | Request::Exchange(_)
@@ -432,6 +471,9 @@ impl Message {
             {
                 let request = Request::Forward(observed.into_older());
                 Message { body: Body::Request { deadline, request }, ..self }
+            }
+            Body::Request { deadline, request: Request::Traced(traced) } if version < greeting::OBSERVED => {
+                Message { body: Body::Request { deadline, request: Request::Replica(traced.request) }, ..self }
             }
             body => Message { body, ..self },
         }

@@ -23,9 +23,9 @@ pub fn of_client(configurations: &Configurations, node: NodeId, request: &client
 /// The shard of `node` that serves a peer's request; `None` if any shard can.
 pub fn of_peer(configurations: &Configurations, node: NodeId, request: &peer::Request) -> Option<u16> {
     match request {
-        peer::Request::Replica(ReplicaRequest::Merge(merge)) => of_key(configurations, node, merge.bucket, &merge.key),
-        peer::Request::Replica(ReplicaRequest::Read(read)) => of_key(configurations, node, read.bucket, &read.key),
-        peer::Request::Replica(ReplicaRequest::Scan(scan)) => of_arc(configurations, node, scan.bucket, scan.arc),
+        peer::Request::Replica(request) | peer::Request::Traced(peer::Traced { request, .. }) => {
+            of_replica(configurations, node, request)
+        }
         peer::Request::Ping => None,
         peer::Request::Membership(_) => Some(MEMBERSHIP_SHARD),
         peer::Request::Exchange(peer::Exchange::Step { partition, .. }) => {
@@ -36,6 +36,14 @@ pub fn of_peer(configurations: &Configurations, node: NodeId, request: &peer::Re
             sums.lines.first().map(|line| configurations.shard_of(node, line.partition))
         }
         peer::Request::Forward(request) => of_client(configurations, node, request),
+    }
+}
+
+fn of_replica(configurations: &Configurations, node: NodeId, request: &ReplicaRequest) -> Option<u16> {
+    match request {
+        ReplicaRequest::Merge(merge) => of_key(configurations, node, merge.bucket, &merge.key),
+        ReplicaRequest::Read(read) => of_key(configurations, node, read.bucket, &read.key),
+        ReplicaRequest::Scan(scan) => of_arc(configurations, node, scan.bucket, scan.arc),
     }
 }
 

@@ -15,6 +15,7 @@
 //! error.rs      Failure: Refused | Unknown         what went wrong, and whether anything may have happened
 //! membership.rs Record, Change                     what a cluster agrees on, and how an operator changes it
 //! role.rs       Role                               what a client may do
+//! trace.rs      TraceContext                       the name under which one request is found at several nodes
 //! latency.rs    LatencyEstimate                    how long something usually takes (RFC 6298)
 //! frame.rs      frames                             length-prefixed messages on a byte stream
 //! greeting.rs   ProtocolVersions                   the first frame, and the version that a connection goes by
@@ -36,6 +37,7 @@ pub mod observed;
 pub mod role;
 pub mod state_pages;
 pub mod topology;
+pub mod trace;
 
 pub use bucket::{BucketDefinition, Conflict, Durability, Quorum, QuorumError};
 pub use causality::{
@@ -49,3 +51,4 @@ pub use latency::LatencyEstimate;
 pub use role::Role;
 pub use state_pages::StatePages;
 pub use topology::Topology;
+pub use trace::{MalformedTraceContext, TraceContext};

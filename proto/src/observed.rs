@@ -17,6 +17,7 @@ use crate::client::{
     Access, Class, Delete, Deleted, Get, Put, Read, ReadExplanation, ReplicaAnswer, Request, Response, Stored,
 };
 use crate::error::Failure;
+use crate::trace::TraceContext;
 
 /// A request, and what its client wants to know of it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -34,17 +35,6 @@ pub struct Profile {
     pub explain: bool,
     /// Where the request belongs in a trace of its client.
     pub trace: Option<TraceContext>,
-}
-
-/// A place in a trace, as W3C Trace Context has it. Machines carry it and read nothing of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct TraceContext {
-    /// The trace.
-    pub trace_id: [u8; 16],
-    /// The span that this is a part of.
-    pub parent_id: [u8; 8],
-    /// Whether whoever began the trace keeps it.
-    pub sampled: bool,
 }
 
 /// A request that can be observed. It holds no [`Request`]: see the [module](self).

@@ -13,6 +13,7 @@ use super::key::{KeyArg, key_words};
 use super::output::{self, Format, json_bytes};
 use super::quorum::ReadWriteArgs;
 use super::session::{self, BucketArg, IntoFailure};
+use super::trace::TraceArgs;
 
 /// Without --context a node reads the key first and deletes what it saw. Exit code 5 if there was nothing to delete, or nothing
 /// that the context covers; 6 if nothing was found and too few of the key's own replicas could be asked to be certain.
@@ -25,6 +26,8 @@ pub(crate) struct Args {
     bucket: BucketArg,
     #[command(flatten)]
     quorum: ReadWriteArgs,
+    #[command(flatten)]
+    trace: TraceArgs,
     /// What you have read and mean to delete, as `get` printed it
     #[arg(long, value_name = "TOKEN", value_parser = session::parse_context)]
     context: Option<Context>,
@@ -40,8 +43,10 @@ pub(crate) struct Args {
 pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result<ExitCode> {
     let key = args.key.key()?;
     let with_context = args.context.is_some();
+    let trace = args.trace.begin()?;
     session::run(global, async |client| {
-        let mut delete = session::bucket(client, &args.bucket).delete(key.to_bytes()).profile(args.quorum.profile());
+        let mut delete =
+            session::bucket(client, &args.bucket).delete(key.to_bytes()).profile(trace.over(args.quorum.profile()));
         if let Some(context) = args.context {
             delete = delete.context(context);
         }

@@ -15,6 +15,7 @@ use super::key::{KeyArg, key_words};
 use super::output::{self, Format, Tone, json_bytes, paint};
 use super::quorum::ReadArgs;
 use super::session::{self, BucketArg, IntoFailure};
+use super::trace::TraceArgs;
 
 /// Exit code 5 if there is no such key; 6 if none was found and too few of its own replicas could be asked to be certain.
 #[derive(clap::Args, Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Args {
     bucket: BucketArg,
     #[command(flatten)]
     quorum: ReadArgs,
+    #[command(flatten)]
+    trace: TraceArgs,
     /// Say which replicas were asked, what each said, how long it took and what was repaired
     #[arg(long)]
     explain: bool,
@@ -33,8 +36,10 @@ pub(crate) struct Args {
 /// Reads one key.
 pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result<ExitCode> {
     let key = args.key.key()?;
+    let trace = args.trace.begin()?;
     session::run(global, async |client| {
-        let mut get = session::bucket(client, &args.bucket).get(key.to_bytes()).profile(args.quorum.profile());
+        let mut get =
+            session::bucket(client, &args.bucket).get(key.to_bytes()).profile(trace.over(args.quorum.profile()));
         if args.explain {
             get = get.explain();
         }

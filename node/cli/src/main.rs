@@ -56,6 +56,8 @@ mod local;
 mod man;
 mod members;
 mod new_file;
+#[cfg(feature = "otel")]
+mod otel;
 mod output;
 mod partition;
 mod profile;
@@ -66,6 +68,7 @@ mod scan;
 mod serve;
 mod session;
 mod status;
+mod trace;
 mod transfers;
 
 use std::ffi::OsString;

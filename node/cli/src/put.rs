@@ -15,6 +15,7 @@ use super::key::{KeyArg, key_words};
 use super::output::{self, Format, json_bytes};
 use super::quorum::WriteArgs;
 use super::session::{self, BucketArg, IntoFailure};
+use super::trace::TraceArgs;
 
 /// Without --context or --replace the value becomes a sibling of whatever is there.
 #[derive(clap::Args, Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct Args {
     bucket: BucketArg,
     #[command(flatten)]
     quorum: WriteArgs,
+    #[command(flatten)]
+    trace: TraceArgs,
     /// What you have read and mean to replace, as `get` printed it
     #[arg(long, value_name = "TOKEN", value_parser = session::parse_context)]
     context: Option<Context>,
@@ -48,8 +51,9 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result {
         Some(text) if text != "-" => text.into_vec(),
         _ => from_standard_input()?,
     };
+    let trace = args.trace.begin()?;
     session::run(global, async |client| {
-        let bucket = session::bucket(client, &args.bucket).with_profile(&args.quorum.profile());
+        let bucket = session::bucket(client, &args.bucket).with_profile(&trace.over(args.quorum.profile()));
         let mut put = bucket.put(key.to_bytes(), Bytes::from(value));
         let mut context = args.context;
         let mut replaced = None;

@@ -89,8 +89,13 @@ pub(crate) fn run(args: &Args) -> Result {
     if args.print_config {
         return output::line(config.print().trim_end());
     }
+    if let Some(refused) = config.trace.refused() {
+        return Err(Failure::usage(refused));
+    }
     let audit = config.audit.file.as_deref().map(open_audit).transpose()?;
-    let log = Log::start(&config.log, audit.clone())?;
+    // To the end of this function: what is recorded of the last requests is sent then.
+    let (_exporter, traces) = exporter(&config)?;
+    let log = Log::start(&config.log, audit.clone(), traces)?;
     let reload = Reload::new(config.clone(), read, log, audit);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -174,6 +179,7 @@ pub(crate) fn run(args: &Args) -> Result {
         net: NetLimits {
             memory: config.memory,
             client_requests_max: config.client_requests_max,
+            traces_per_second: config.trace.per_second,
             ..NetLimits::default()
         },
         incarnation: directory.incarnation(),
@@ -199,6 +205,19 @@ pub(crate) fn run(args: &Args) -> Result {
     })?;
     note_running(&directory, false);
     Ok(())
+}
+
+/// What sends traces to a collector, if one is named.
+#[cfg(feature = "otel")]
+fn exporter(config: &NodeConfig) -> Result<(Option<crate::otel::Exporter>, log::Traces)> {
+    let Some(endpoint) = &config.trace.endpoint else { return Ok((None, None)) };
+    let (exporter, layer) = crate::otel::exporter(endpoint, &config.trace.service_name, Some(&config.name))?;
+    Ok((Some(exporter), Some(Box::new(layer))))
+}
+
+#[cfg(not(feature = "otel"))]
+fn exporter(_: &NodeConfig) -> Result<((), log::Traces)> {
+    Ok(((), None))
 }
 
 /// For the next start, which is to tell a crash from a stop in order. Nothing rests on it.

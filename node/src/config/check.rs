@@ -119,6 +119,7 @@ pub fn check(kind: FileKind, path: &Path, text: &str) -> Vec<String> {
 fn of_node(path: &Path, text: &str) -> Vec<String> {
     let (config, problems) = NodeConfig::gather(path, text, [], &[]);
     let mut words: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    words.extend(config.as_ref().and_then(|config| config.trace.refused()).map(str::to_owned));
     // A start finds out when it opens the port.
     let admin = config.and_then(|config| config.admin).filter(|admin| !admin.ip().is_loopback());
     words.extend(admin.map(|admin| NodeError::AdminNotLoopback(admin).to_string()));

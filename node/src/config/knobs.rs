@@ -51,6 +51,8 @@ pub enum Kind {
     LogFormat,
     /// What is logged.
     Directives,
+    /// Where a collector listens.
+    Url,
 }
 
 /// When a running node goes by another value.
@@ -113,6 +115,7 @@ impl Kind {
             Kind::Count => "a whole number",
             Kind::Switch => "true or false",
             Kind::LogFormat => "\"text\" or \"json\"",
+            Kind::Url => "http://HOST:PORT",
             Kind::Directives => {
                 "error, warn, info, debug or trace, or directives such as \"info,driftless_node::net=debug\""
             }
@@ -154,7 +157,7 @@ impl Takes {
 pub(super) const PREFIX: &str = "DRIFTLESS__";
 
 /// The sections of the file.
-pub const SECTIONS: [&str; 7] = ["tls", "access", "audit", "limits", "aae", "store", "log"];
+pub const SECTIONS: [&str; 8] = ["tls", "access", "audit", "limits", "aae", "store", "log", "trace"];
 
 #[cfg(test)]
 mod tests {

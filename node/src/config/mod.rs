@@ -58,7 +58,7 @@ pub use error::{ConfigError, closest, nearest, read_file};
 pub use knobs::{KNOBS, Kind, Knob, SECTIONS, Takes};
 pub use member::{WEIGHT_MAX, ZONE, is_plain_name, is_zone};
 #[cfg(feature = "net")]
-pub use node::{AuditConfig, Change, LogConfig, NodeConfig, Override, Source, StoreConfig};
+pub use node::{AuditConfig, Change, LogConfig, NodeConfig, Override, Source, StoreConfig, TraceConfig};
 #[cfg(feature = "net")]
 pub use profile::{Profile, SyntaxError, parse_profile, parse_profiles};
 

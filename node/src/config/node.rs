@@ -76,6 +76,8 @@ pub struct NodeConfig {
     pub store: StoreConfig,
     /// How to log.
     pub log: LogConfig,
+    /// What is recorded of requests that carry a trace context.
+    pub trace: TraceConfig,
     path: PathBuf,
     settings: Settings,
 }
@@ -96,6 +98,28 @@ pub struct LogConfig {
     pub json: bool,
     /// Filter directives, such as `info` or `info,driftless_node::net=debug`.
     pub level: String,
+}
+
+/// What a node records of requests that carry a trace context.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TraceConfig {
+    /// Where a collector takes them, as `http://127.0.0.1:4318`; without one they are in the log alone.
+    pub endpoint: Option<String>,
+    /// What the node is called there.
+    pub service_name: String,
+    /// How many parts of them are recorded a second.
+    pub per_second: u32,
+}
+
+impl TraceConfig {
+    /// Why this build cannot do what is said, if so.
+    pub fn refused(&self) -> Option<&'static str> {
+        let is_wanted = self.endpoint.is_some() && !cfg!(feature = "otel");
+        is_wanted.then_some(
+            "trace.endpoint is set, and this build sends no traces: it was built without the feature `otel`; leave the key out, or \
+             build it with `cargo build --release --features otel`",
+        )
+    }
 }
 
 /// What a node writes down of who connected, was refused, and gave orders.

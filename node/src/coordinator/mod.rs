@@ -627,8 +627,9 @@ impl Coordinator {
                 }
                 Action::Ask { to, request } => {
                     open.trail.asked(now, to);
+                    let trace = open.origin.as_ref().and_then(|origin| origin.profile.trace);
                     let (work, deadline, request) =
-                        (Work::of(&request), open.deadline, peer::Request::Replica(request));
+                        (Work::of(&request), open.deadline, peer::Request::of_replica(trace, request));
                     open.attempts.push(Attempt::begin(now.instant, to, work, &request, &self.latency));
                     self.outputs.push_back(Output::Send { to, id, deadline, request });
                 }

@@ -34,7 +34,7 @@ use crate::liveness::Liveness;
 use crate::liveness::clocks::ClockBounds;
 use crate::liveness::reachability::Reachability;
 use crate::metrics::Metrics;
-use crate::peer::{Body, Lane, Message, Reply, Request, RequestId, RequestIds};
+use crate::peer::{Body, Lane, Message, Reply, Request, RequestId, RequestIds, Traced};
 use crate::planted::Planted;
 use crate::pressure::{Kind, Pressure};
 pub use crate::reconciler::AaeCommand;
@@ -200,7 +200,8 @@ impl<S: Store> Engine<S> {
     pub fn handle_peer(&mut self, now: Now, from: NodeId, message: Message) {
         self.inputs += 1;
         self.bytes_taken += message.body.value_bytes();
-        let Some(message) = self.of_this_version(now.instant, from, message) else { return };
+        // Where it belongs in a trace is the shell's to know.
+        let Some(message) = self.of_this_version(now.instant, from, message.into_plain()) else { return };
         if self.was_routed_by_another_version(&message) {
             return self.send(from, message.id, Body::Reply(Reply::Refused(ASK_AGAIN_SOON)));
         }
@@ -234,7 +235,7 @@ impl<S: Store> Engine<S> {
                 let view = view(&self.shard, &self.replica, &mut self.pressure, &mut self.handoff, now);
                 self.reconciler.handle_request(&view, from, message.id, exchange);
             }
-            Body::Request { request: Request::Replica(request), .. } => {
+            Body::Request { request: Request::Replica(request) | Request::Traced(Traced { request, .. }), .. } => {
                 if let Some(what) = implausible::in_request(&self.shard, now, from, &request) {
                     self.implausible.note(&self.shard, now.instant, from, what);
                     let refusal = Refusal::BadRequest(what.into());

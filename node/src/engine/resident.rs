@@ -5,7 +5,7 @@ use driftless_proto::client::{self, Access, Class};
 use driftless_proto::{BucketId, Key};
 
 use super::Engine;
-use crate::peer::{Body, Message, ReplicaRequest, Request, Want};
+use crate::peer::{Body, Message, ReplicaRequest, Request, Traced, Want};
 use crate::replica::store::{Listener, Store};
 
 impl<S: Store> Engine<S> {
@@ -22,11 +22,13 @@ impl<S: Store> Engine<S> {
     pub fn prepare_for_peer(&self, message: &Message) -> bool {
         match &message.body {
             Body::Request { request: Request::Forward(request), .. } => self.prepare_for_client(request),
-            Body::Request { request: Request::Replica(request), .. } => match request {
-                ReplicaRequest::Merge(merge) => self.prepare(merge.bucket, &merge.key, Want::Header),
-                ReplicaRequest::Read(read) => self.prepare(read.bucket, &read.key, read.want),
-                ReplicaRequest::Scan(_) => true,
-            },
+            Body::Request { request: Request::Replica(request) | Request::Traced(Traced { request, .. }), .. } => {
+                match request {
+                    ReplicaRequest::Merge(merge) => self.prepare(merge.bucket, &merge.key, Want::Header),
+                    ReplicaRequest::Read(read) => self.prepare(read.bucket, &read.key, read.want),
+                    ReplicaRequest::Scan(_) => true,
+                }
+            }
             Body::Request { request: Request::Ping | Request::Exchange(_) | Request::Membership(_), .. }
             | Body::Reply(_) => true,
         }

@@ -15,7 +15,7 @@ use super::taking::Taking;
 use super::{ASK_AGAIN_SOON, Engine, Output, view};
 use crate::configurations::Configurations;
 use crate::membership::Progress;
-use crate::peer::{Body, Message, Purpose, ReplicaRequest, Reply, Request};
+use crate::peer::{Body, Message, Purpose, ReplicaRequest, Reply, Request, Traced};
 use crate::planted::Bug;
 use crate::replica::store::Store;
 use crate::route;
@@ -150,11 +150,12 @@ impl<S: Store> Engine<S> {
 /// Whether the answer to a request rests on who owns what.
 fn goes_by_version(request: &Request) -> bool {
     match request {
-        Request::Replica(ReplicaRequest::Merge(merge)) => {
-            !matches!(merge.purpose, Purpose::ReadRepair | Purpose::Handoff)
-        }
-        Request::Replica(ReplicaRequest::Read(read)) => read.counted_for.is_some(),
-        Request::Replica(ReplicaRequest::Scan(_)) | Request::Exchange(_) => true,
+        Request::Replica(request) | Request::Traced(Traced { request, .. }) => match request {
+            ReplicaRequest::Merge(merge) => !matches!(merge.purpose, Purpose::ReadRepair | Purpose::Handoff),
+            ReplicaRequest::Read(read) => read.counted_for.is_some(),
+            ReplicaRequest::Scan(_) => true,
+        },
+        Request::Exchange(_) => true,
         Request::Forward(_) | Request::Ping | Request::Membership(_) => false,
     }
 }

@@ -27,6 +27,7 @@ use super::refusal::{CloseCode, CloseReason, STOPPING};
 use super::requests::{operation, outcome};
 use super::rights::Rights;
 use super::shard_context::ShardContext;
+use super::traces::{self, Begun, Role, SpanId};
 use crate::engine::{AaeCommand, ClientTag};
 use crate::metrics::Operation;
 use crate::route;
@@ -57,6 +58,8 @@ struct Pending {
     deadline: Instant,
     /// What it takes until it is answered.
     room: Room,
+    /// What is recorded of it, if it is.
+    traced: Option<SpanId>,
 }
 
 /// What a request takes until it is answered, whether its client stays for that or not.
@@ -218,6 +221,7 @@ impl Client {
             }
         };
         let is_full = place.is_none();
+        let traced = self.trace(shared, &mut request, since, deadline);
         if let Request::Put(put) | Request::Observed(Observed { request: ObservedRequest::Put(put), .. }) = &mut request
             && let Some(taken) = taken.take()
         {
@@ -229,7 +233,7 @@ impl Client {
                 let text = format!("request id {id} is used for two requests at once");
                 return Err(CloseReason::new(CloseCode::Malformed, text));
             }
-            Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline, room }),
+            Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline, room, traced }),
         };
         context.under_way.begun();
         if let Some(refusal) = self.rights.refusal(shared, &request) {
@@ -269,6 +273,15 @@ impl Client {
 
     fn cannot_read(&self, topology: &Topology) -> bool {
         self.version < greeting::DOUBLING && topology.ring().partitions().is_doubled()
+    }
+
+    /// Begins to record it, if it belongs to a trace. What it causes is then caused by this node's part of that.
+    fn trace(&self, shared: &NodeContext, request: &mut Request, since: Instant, until: Instant) -> Option<SpanId> {
+        let (operation, trace) = traces::of_client(request)?;
+        let (role, from, parent) = (Role::Coordinator, &*self.who, *trace);
+        let own = shared.traces.begin(&Begun { role, operation, from, parent, owed: None, since, until })?;
+        *trace = own;
+        Some(own.parent())
     }
 
     /// A frame was begun and there is no room for the rest of it. Its first bytes say which request it is.
@@ -331,6 +344,9 @@ impl Client {
             }
         };
         context.counts.answered(pending.operation, outcome(&response), now.since(pending.since));
+        if let Some(part) = pending.traced {
+            context.shared.traces.answered(part, outcome(&response).name(), now);
+        }
         if let Err(error) = self.push(context, id, response) {
             // Reads come in pages, so nothing is that long.
             let text = match error {

@@ -28,6 +28,7 @@ use super::node_context::{DAMAGED_SHOWN_MAX, ShardMessage};
 use super::peers::{Links, is_letter};
 use super::reply_routes::Origin;
 use super::shard_context::{ShardContext, shard_of};
+use super::traces;
 use driftless_proto::client::{Request, Response};
 use driftless_ring::NodeId;
 
@@ -183,6 +184,9 @@ impl<S: Store> Driver<S> {
             self.engine.handle_timeout(now);
         }
         self.engine.commit(now);
+        for part in self.context.written.borrow().iter() {
+            self.context.shared.traces.applied(*part, now.instant);
+        }
         self.show_progress(now.instant);
         self.show_hints(now.instant);
         while let Some(output) = self.engine.poll_output() {
@@ -190,6 +194,12 @@ impl<S: Store> Driver<S> {
             if self.halted {
                 return;
             }
+        }
+        let written = self.context.written.take();
+        if let Some(batch) = self.sync_wished
+            && !written.is_empty()
+        {
+            self.context.shared.traces.await_sync(self.context.shard, written.into_iter(), batch);
         }
         self.context.under_way.show_passed_on(self.engine.passed_on());
         if let Some(bytes) = large_bytes {
@@ -262,7 +272,12 @@ impl<S: Store> Driver<S> {
             Input::Client { tag, arrived, deadline, request, .. } => {
                 self.engine.handle_client(now, tag, arrived, deadline, request);
             }
-            Input::Peer { from, message, taken: _taken } => self.engine.handle_peer(now, from, message),
+            Input::Peer { from, message, taken: _taken } => {
+                if let Some(part) = traces::of_merge(&message, now.instant) {
+                    self.context.written.borrow_mut().push(part);
+                }
+                self.engine.handle_peer(now, from, message);
+            }
             Input::PeerUp(peer, speaks) => {
                 if let Some(agreement) = &mut self.agreement {
                     agreement.connected(now.instant, peer, speaks);
@@ -410,6 +425,9 @@ impl<S: Store> Driver<S> {
             ShardMessage::Synced(batch) => {
                 self.inputs.synced(batch);
                 let now = context.shared.clock.now();
+                if context.shared.traces.has_any() {
+                    context.shared.traces.synced(context.shard, batch, now.instant);
+                }
                 self.engine.handle_synced(now, batch);
             }
             ShardMessage::Fetched => self.fetched = true,
@@ -542,6 +560,9 @@ impl<S: Store> Driver<S> {
             self.progress_stale = true;
             context.shared.publish_store_figures(self.engine.store_figures());
             context.shared.housekeeping();
+            if context.shared.traces.has_any() {
+                context.shared.traces.sweep(now);
+            }
         }
         for client in self.clients.borrow().values() {
             client.sweep(context, now);

@@ -44,6 +44,8 @@ pub struct NetLimits {
     pub keep_alive: Duration,
     /// How long a stopping node waits for what is under way.
     pub drain_timeout: Duration,
+    /// Parts of traces that are recorded a second, so that a client which traces everything fills neither log nor collector.
+    pub traces_per_second: u32,
 }
 
 impl NetLimits {
@@ -87,6 +89,7 @@ impl Default for NetLimits {
             idle_timeout: Duration::from_secs(6),
             keep_alive: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(5),
+            traces_per_second: 100,
         }
     }
 }

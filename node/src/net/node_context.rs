@@ -40,6 +40,7 @@ use super::refusal::RefusalLog;
 use super::settings::NodeSettings;
 use super::sync::SyncQueue;
 use super::tls::TlsIdentity;
+use super::traces::Traces;
 use crate::conditions::{self, DiskRoom, Filling, Standings};
 use crate::config::Limits;
 use crate::configurations::Configurations;
@@ -71,6 +72,7 @@ pub(crate) struct NodeContext {
     pub(crate) environment: Environment,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) traces: Traces,
     pub(crate) sync: SyncQueue,
     pub(crate) shards: Vec<ShardHandle>,
     pub(crate) incarnations: Incarnations,
@@ -136,6 +138,7 @@ impl NodeContext {
             shards: shards.into_iter().map(ShardHandle::new).collect(),
             incarnations: Incarnations::default(),
             refusals: RefusalLog::default(),
+            traces: Traces::new(&name, net.traces_per_second, metrics.clone()),
             audit: AuditLog::new(security.audit_keys),
             member_addresses: Mutex::new(literal_addresses(&members)),
             accounts: Accounts::new(net.memory, net.client_requests_max),

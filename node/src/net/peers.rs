@@ -35,6 +35,7 @@ use super::outbound::{FrameLoad, NotPushed, Outbound};
 use super::refusal::{CloseCode, CloseReason, News, STOPPING};
 use super::reply_routes::Origin;
 use super::shard_context::ShardContext;
+use super::traces::{self, Begun};
 use crate::engine::ASK_AGAIN_SOON;
 use crate::peer::{Body, Hello, Incarnation, Message, Reply, Request, RequestId, WireMessage};
 use crate::route::{self, MEMBERSHIP_SHARD};
@@ -84,6 +85,11 @@ impl Links {
     /// Sends to a node, by the connection that reaches the right shard of it if there is one. Without a connection the
     /// message is dropped: the engine has been told.
     pub(crate) fn send(&self, context: &ShardContext, now: Instant, to: NodeId, message: Message) {
+        if let Body::Reply(reply) = &message.body
+            && context.shared.traces.has_any()
+        {
+            context.shared.traces.replied(to, message.id, reply, now);
+        }
         let route = match &message.body {
             Body::Reply(Reply::Coming { .. }) => context.reply_routes.borrow().find(to, message.id),
             Body::Reply(_) => context.reply_routes.borrow_mut().take(to, message.id),
@@ -209,7 +215,7 @@ impl Link {
     /// Sends, if no more waits to be sent than may. A request that is not sent is refused in the peer's place: the machine
     /// that made it need not wait to find out, and silence would speak against the peer. An answer that is not sent is lost.
     fn send(&self, context: &ShardContext, now: Instant, message: Message) {
-        let message = message.in_version(self.version);
+        let message = self.trace_asked(context, now, message).in_version(self.version);
         let load = FrameLoad {
             values: message.large_values(),
             frame_max: FRAME_PEER_MAX,
@@ -243,6 +249,37 @@ impl Link {
         }
     }
 
+    /// Notes what is asked for the sake of a trace.
+    fn trace_asked(&self, context: &ShardContext, now: Instant, mut message: Message) -> Message {
+        let Body::Request { request, .. } = &mut message.body else { return message };
+        let Some((_, what, trace)) = traces::of_peer(request) else { return message };
+        let (part, traces) = (trace.parent(), &context.shared.traces);
+        if traces.has_any() && traces.asked(part, (self.node, &self.name), message.id, what, now) {
+            context.written.borrow_mut().push(part);
+        }
+        message
+    }
+
+    /// Begins to record what a peer asks for the sake of a trace, and notes what it answers.
+    fn trace_taken(&self, context: &ShardContext, now: Instant, message: &mut Message) {
+        let shared = &context.shared;
+        match &mut message.body {
+            Body::Request { deadline, request } => {
+                let Some((role, operation, trace)) = traces::of_peer(request) else { return };
+                let owed = Some((self.node, message.id));
+                let begun =
+                    Begun { role, operation, from: &self.name, parent: *trace, owed, since: now, until: *deadline };
+                if let Some(own) = shared.traces.begin(&begun) {
+                    *trace = own;
+                }
+            }
+            Body::Reply(reply) if shared.traces.has_any() => {
+                shared.traces.heard((self.node, &self.name), message.id, reply, now);
+            }
+            Body::Reply(_) => {}
+        }
+    }
+
     /// Takes in one frame.
     fn take(&self, context: &ShardContext, body: &[u8], taken: Option<Taken>) -> Result<(), CloseReason> {
         // What had arrived before it was closed, as for a certificate that is denied, is not carried out.
@@ -259,7 +296,7 @@ impl Link {
             return Ok(());
         }
         let Message { id, ring_version, body: said } = message;
-        let message = match said {
+        let mut message = match said {
             // No shard is needed for these, and a node that coordinates nothing new is looked at all the same.
             Body::Request { request: Request::Forward(client::Request::Figures), .. } => {
                 let figures = client::Response::Figures(Box::new(shared.figures()));
@@ -282,6 +319,7 @@ impl Link {
             self.send(context, now, Message { id: message.id, ring_version, body });
             return Ok(());
         }
+        self.trace_taken(context, now, &mut message);
         if let Body::Request { request, .. } = &message.body {
             let elsewhere = match shared.shards.len() {
                 1 => None,

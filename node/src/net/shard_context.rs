@@ -18,6 +18,7 @@ use super::refusal::{CloseCode, CloseReason, News};
 use super::reply_routes::ReplyRoutes;
 use super::requests::RequestCounts;
 use super::signal::{Closing, Signal};
+use super::traces::SpanId;
 use super::under_way::UnderWay;
 use crate::config::Limits;
 use crate::configurations::Configurations;
@@ -41,6 +42,8 @@ pub(crate) struct ShardContext {
     pub(crate) large: Rc<LargeBudget>,
     /// What requests take whose clients have left, and until when they may take to end.
     pub(crate) left_behind: RefCell<HashMap<ClientTag, (Instant, Room)>>,
+    /// Parts of traces that have written something in this turn.
+    pub(crate) written: RefCell<Vec<SpanId>>,
     /// Connections are to be closed.
     pub(crate) closing: Closing,
     pub(crate) admitted: Admitted,
@@ -65,6 +68,7 @@ impl ShardContext {
             under_way: shared.shards[usize::from(shard)].under_way.clone(),
             large: Rc::new(LargeBudget::new(shared.net.peer_frames_max(shared.shards.len()))),
             left_behind: RefCell::default(),
+            written: RefCell::default(),
             closing: Closing::default(),
             admitted: Admitted::default(),
             deadline_max: Cell::new(shared.limits.deadline_max),

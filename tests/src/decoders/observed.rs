@@ -1,10 +1,8 @@
 //! Real values of requests that are observed, and of what is said of them.
 
 use driftless_proto::client::{self, Request, Response};
-use driftless_proto::observed::{
-    Explanation, Fate, KeptHint, Made, PassedOn, Phase, Profile, ReplicaPart, Stamp, TraceContext,
-};
-use driftless_proto::{Failure, Refusal, Unknown};
+use driftless_proto::observed::{Explanation, Fate, KeptHint, Made, PassedOn, Phase, Profile, ReplicaPart, Stamp};
+use driftless_proto::{Failure, Refusal, TraceContext, Unknown};
 
 /// Requests in envelopes.
 pub(super) fn requests(plain: &[Request]) -> Vec<Request> {

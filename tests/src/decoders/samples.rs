@@ -20,7 +20,7 @@ use driftless_proto::figures::{Answered, Disk, ExchangesWith, Figures, RoundTrip
 use driftless_proto::membership::Moving;
 use driftless_proto::{
     ActorId, BucketDefinition, BucketId, Conflict, ContextError, ContextToken, Dot, Durability, Failure, Hlc, Key,
-    Missing, QuorumError, Refusal, Role, Siblings, Topology, Unknown, Version, VersionVector, WriteId,
+    Missing, QuorumError, Refusal, Role, Siblings, Topology, TraceContext, Unknown, Version, VersionVector, WriteId,
 };
 use driftless_ring::{ArcIndex, Member, NodeId, PartitionId, Partitions, Token, TokenRange};
 use driftless_testkit::TopologyBuilder;
@@ -475,7 +475,17 @@ pub fn peer_requests() -> Vec<Request> {
     all.extend(client_requests().into_iter().map(Request::Forward));
     all.extend(exchanges().into_iter().map(Request::Exchange));
     all.extend(members::letters().into_iter().map(|letter| Request::Membership(Box::new(letter))));
+    let trace = TraceContext { trace_id: [7; 16], parent_id: [9; 8], sampled: true };
+    let asked: Vec<ReplicaRequest> = all.iter().filter_map(of_replica).collect();
+    all.extend(asked.into_iter().map(|request| Request::of_replica(Some(trace), request)));
     all
+}
+
+fn of_replica(request: &Request) -> Option<ReplicaRequest> {
+    match request {
+        Request::Replica(request) => Some(request.clone()),
+        _ => None,
+    }
 }
 
 /// What a replica knows, in both ways of saying it.

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use driftless_node::liveness::clocks::{ClockSettings, Clocks, Stance};
 use driftless_node::liveness::detector::{Detector, DetectorConfig, DetectorSettings, Output};
 use driftless_node::peer::{
-    Body, Exchange, Exchanged, Hello, Incarnation, Message, Page, ReplicaRequest, Reply, Request, State, WireMessage,
+    Body, Exchange, Exchanged, Hello, Incarnation, Message, Page, ReplicaRequest, Reply, Request, State, Traced,
+    WireMessage,
 };
 use driftless_node::probe;
 use driftless_node::time::{Instant, Now};
@@ -89,12 +90,14 @@ pub fn peer_messages(bytes: &[u8]) {
 // No arm for "the others": a variant that is new has to be thought of here.
 fn of_request(request: &Request) {
     match request {
-        Request::Replica(ReplicaRequest::Merge(merge)) => laws::of_siblings(&merge.siblings),
+        Request::Replica(ReplicaRequest::Merge(merge))
+        | Request::Traced(Traced { request: ReplicaRequest::Merge(merge), .. }) => laws::of_siblings(&merge.siblings),
         Request::Exchange(Exchange::Step { request, .. }) => {
             assert_eq!(request.encoded_len(), laws::encoded(request).len());
         }
         Request::Exchange(Exchange::Sums(sums)) => assert_eq!(sums.encoded_len(), laws::encoded(sums).len()),
         Request::Replica(ReplicaRequest::Read(_) | ReplicaRequest::Scan(_))
+        | Request::Traced(Traced { request: ReplicaRequest::Read(_) | ReplicaRequest::Scan(_), .. })
         | Request::Forward(_)
         | Request::Membership(_)
         | Request::Ping => {}

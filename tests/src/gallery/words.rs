@@ -99,6 +99,8 @@ impl Names {
                 Request::Exchange(Exchange::Sums(_))
                 | Request::Ping
                 | Request::Membership(_)
+                // No client of a story traces its requests.
+                | Request::Traced(_)
                 | Request::Replica(ReplicaRequest::Scan(_)) => {
                     return Said::Nothing;
                 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use driftless_node::membership::Letter;
-use driftless_node::peer::{Body, Exchange, Message, ReplicaRequest, Reply, Request, State};
+use driftless_node::peer::{Body, Exchange, Message, ReplicaRequest, Reply, Request, State, Traced};
 use driftless_proto::causality::Payload;
 use driftless_proto::client::{self, Class, Response};
 use driftless_proto::{BucketId, Dot, Header, Key, Siblings, Topology, VersionVector, WriteId};
@@ -15,13 +15,13 @@ use super::{check, shape};
 pub fn slot_of_message(message: &Message) -> Option<Slot> {
     match &message.body {
         Body::Request { request, .. } => match request {
-            Request::Replica(ReplicaRequest::Merge(merge)) => Some((merge.bucket, merge.key.clone())),
-            Request::Replica(ReplicaRequest::Read(read)) => Some((read.bucket, read.key.clone())),
+            Request::Replica(request) | Request::Traced(Traced { request, .. }) => match request {
+                ReplicaRequest::Merge(merge) => Some((merge.bucket, merge.key.clone())),
+                ReplicaRequest::Read(read) => Some((read.bucket, read.key.clone())),
+                ReplicaRequest::Scan(_) => None,
+            },
             Request::Forward(request) => slot_of_request(request),
-            Request::Replica(ReplicaRequest::Scan(_))
-            | Request::Ping
-            | Request::Exchange(_)
-            | Request::Membership(_) => None,
+            Request::Ping | Request::Exchange(_) | Request::Membership(_) => None,
         },
         Body::Reply(_) => None,
     }
@@ -40,14 +40,17 @@ pub fn message(message: &Message, history: &History) -> String {
     let id = message.id.0 & 0xffff;
     match &message.body {
         Body::Request { request, .. } => match request {
-            Request::Replica(ReplicaRequest::Merge(merge)) => {
-                let hint = merge.hint_for.map_or(String::new(), |target| format!(", as a hint for {}", node(target)));
-                format!("#{id:04x} Merge ({:?}) {}{hint}", merge.purpose, siblings(&merge.siblings, history))
-            }
-            Request::Replica(ReplicaRequest::Read(read)) => {
-                format!("#{id:04x} Read {}", slot_text(&(read.bucket, read.key.clone())))
-            }
-            Request::Replica(ReplicaRequest::Scan(_)) => format!("#{id:04x} Scan"),
+            Request::Replica(request) | Request::Traced(Traced { request, .. }) => match request {
+                ReplicaRequest::Merge(merge) => {
+                    let hint =
+                        merge.hint_for.map_or(String::new(), |target| format!(", as a hint for {}", node(target)));
+                    format!("#{id:04x} Merge ({:?}) {}{hint}", merge.purpose, siblings(&merge.siblings, history))
+                }
+                ReplicaRequest::Read(read) => {
+                    format!("#{id:04x} Read {}", slot_text(&(read.bucket, read.key.clone())))
+                }
+                ReplicaRequest::Scan(_) => format!("#{id:04x} Scan"),
+            },
             Request::Exchange(Exchange::Sums(sums)) => format!("#{id:04x} Sums of {}", sums.lines.len()),
             Request::Exchange(Exchange::Step { partition, request }) => {
                 format!("#{id:04x} exchange {:04x} of {partition}: {:?}", request.exchange.0 & 0xffff, request.ask)

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use driftless_node::config::LogConfig;
 use driftless_node::net::audit::TARGET as AUDIT;
-use tracing_subscriber::filter::{EnvFilter, filter_fn};
+use driftless_node::net::traces::TARGET as TRACES;
+use tracing_subscriber::filter::{EnvFilter, Filtered, filter_fn};
+use tracing_subscriber::layer::Layered;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::{Layer, Registry, fmt, layer::SubscriberExt, registry, util::SubscriberInitExt};
 
@@ -13,12 +15,19 @@ use crate::audit::AuditFile;
 use crate::exit::{Failure, Result};
 use crate::output;
 
+/// Where traces are sent, if anywhere.
+pub(super) type Traces = Option<Box<dyn Layer<Logged> + Send + Sync>>;
+
+/// What is below them.
+type Logged =
+    Layered<Filtered<Box<dyn Layer<Registry> + Send + Sync>, reload::Layer<EnvFilter, Registry>, Registry>, Registry>;
+
 /// The log of a node that runs.
 pub(super) struct Log(Handle<EnvFilter, Registry>);
 
 impl Log {
-    /// Begins to log; what is for the audit file goes there, and nowhere else.
-    pub(super) fn start(config: &LogConfig, audit: Option<Arc<AuditFile>>) -> Result<Log> {
+    /// Begins to log; what is for the audit file goes there, and nowhere else. What is recorded of traces goes to a collector as well.
+    pub(super) fn start(config: &LogConfig, audit: Option<Arc<AuditFile>>, traces: Traces) -> Result<Log> {
         let (filter, handle) = reload::Layer::new(filter(&config.level)?);
         let log = fmt::layer().with_writer(io::stderr);
         let log = if config.json { log.json().boxed() } else { log.with_ansi(output::draws_progress()).boxed() };
@@ -27,7 +36,8 @@ impl Log {
             let lines = lines.with_current_span(false).with_span_list(false).with_writer(file);
             lines.with_filter(filter_fn(|event| event.target() == AUDIT))
         });
-        let started = registry().with(log.with_filter(filter)).with(audit).try_init();
+        let traces = traces.map(|layer| layer.with_filter(filter_fn(|recorded| recorded.target() == TRACES)));
+        let started = registry().with(log.with_filter(filter)).with(traces).with(audit).try_init();
         started.map_err(|error| Failure::failed(format_args!("cannot start the log: {error}")))?;
         Ok(Log(handle))
     }

@@ -414,4 +414,30 @@ pub const KNOBS: &[Knob] = &[
         takes: Takes::Reload,
         default: || Limits::default().slow_keys.to_string(),
     },
+    Knob {
+        key: "trace.endpoint",
+        about: "where a collector of OpenTelemetry listens",
+        meaning: "Where a collector of OpenTelemetry takes [traces](operations.md#traces): `\"http://127.0.0.1:4318\"`. They are sent by OTLP \
+              over HTTP without TLS, so it belongs on this machine. Without it they are in the log alone. It takes a build with the feature `otel`.",
+        kind: Kind::Url,
+        takes: Takes::Restart,
+        default: String::new,
+    },
+    Knob {
+        key: "trace.per_second",
+        about: "parts of traces recorded a second",
+        meaning: "How many parts of traces are recorded a second, in the log and for the collector. Requests beyond that are carried out, and \
+              leave a gap in their trace. 0: none.",
+        kind: Kind::Count,
+        takes: Takes::Restart,
+        default: || "100".to_owned(),
+    },
+    Knob {
+        key: "trace.service_name",
+        about: "what the node is called there",
+        meaning: "The `service.name` of what is sent to the collector. Its `service.instance.id` is the node's name.",
+        kind: Kind::Text,
+        takes: Takes::Restart,
+        default: || "driftless".to_owned(),
+    },
 ];

@@ -10,7 +10,7 @@ use super::super::knobs::Knob;
 use super::super::member::{WEIGHT_MAX, ZONE, is_zone};
 use super::super::{AaeLimits, Limits, units};
 use super::settings::{Settings, Source};
-use super::{AuditConfig, LogConfig, NodeConfig, StoreConfig};
+use super::{AuditConfig, LogConfig, NodeConfig, StoreConfig, TraceConfig};
 use crate::bounds::TurnBounds;
 use crate::net::limits::MEMORY_MIN;
 
@@ -90,6 +90,11 @@ impl<'a> Reader<'a> {
             client_requests_max,
             store,
             log,
+            trace: TraceConfig {
+                endpoint: self.parsed("trace.endpoint", endpoint)?,
+                service_name: self.settings.value("trace.service_name").to_owned(),
+                per_second: self.parsed("trace.per_second", |text| units::count(text, 0, u32::MAX.into()))? as u32,
+            },
             path: self.path.to_owned(),
             settings: self.settings,
         })
@@ -207,6 +212,18 @@ impl<'a> Reader<'a> {
             };
             if text.is_empty() { Err("a path".to_owned()) } else { Ok(base.join(text)) }
         })
+    }
+}
+
+/// A collector's, if one is named.
+fn endpoint(text: &str) -> Result<Option<String>, String> {
+    match text.strip_prefix("http://") {
+        _ if text.is_empty() => Ok(None),
+        Some(place) if !place.trim_matches('/').is_empty() => Ok(Some(text.trim_end_matches('/').to_owned())),
+        _ if text.starts_with("https://") => {
+            Err("http://HOST:PORT of a collector on this machine: TLS is its task".to_owned())
+        }
+        _ => Err("http://HOST:PORT, as in \"http://127.0.0.1:4318\"".to_owned()),
     }
 }
 

@@ -4,7 +4,7 @@ use driftless_proto::causality::ContextKey;
 use driftless_proto::{ActorId, Context, ContextError, Dot};
 
 use super::*;
-use crate::peer::{Body, Purpose, RequestId};
+use crate::peer::{Body, Purpose, RequestId, Traced};
 
 /// What a clock may be ahead of another, at the most.
 const TEN_YEARS_MS: u64 = 10 * 365 * 86_400_000;
@@ -151,9 +151,9 @@ fn an_exchange_with_a_node_that_does_not_own_the_key_is_refused() {
 #[test]
 fn no_peer_can_ask_for_what_a_node_asks_only_of_itself() {
     let forms = |request: &Request| match request {
-        Request::Replica(ReplicaRequest::Merge(_) | ReplicaRequest::Read(_) | ReplicaRequest::Scan(_)) => {
-            "of a replica"
-        }
+        Request::Replica(request) | Request::Traced(Traced { request, .. }) => match request {
+            ReplicaRequest::Merge(_) | ReplicaRequest::Read(_) | ReplicaRequest::Scan(_) => "of a replica",
+        },
         Request::Forward(_) => "for a client",
         Request::Ping => "for a sign of life",
         Request::Exchange(_) => "to compare",

@@ -1,5 +1,8 @@
 //! Puts: siblings and contexts.
 
+use driftless_proto::observed::Profile;
+use driftless_proto::{TraceContext, greeting};
+
 use super::*;
 
 #[test]
@@ -34,4 +37,29 @@ fn a_put_that_has_siblings_returns_no_context() {
     assert!(trio.put_and_settle(0, put(SIBLINGS, "v1", None)).context.is_some());
     let second = trio.put_and_settle(0, put(SIBLINGS, "v2", None));
     assert_eq!((second.siblings, second.context), (2, None));
+}
+
+/// Where it belongs in a trace is the shell's to know: nothing that is done depends on it.
+#[test]
+fn a_traced_put_names_its_trace_to_every_replica_and_is_a_put_as_any_other() {
+    let trace = TraceContext { trace_id: [7; 16], parent_id: [9; 8], sampled: true };
+    let mut trio = Trio::new();
+    let asked = trio.ask(0, put(SIBLINGS, "v1", None).observed(Profile { explain: false, trace: Some(trace) }));
+    let of = |(_, _, message): &(NodeId, NodeId, Message)| match &message.body {
+        Body::Request { request: Request::Traced(Traced { trace, request: ReplicaRequest::Merge(_) }), .. } => {
+            Some(*trace)
+        }
+        _ => None,
+    };
+    assert_eq!(trio.wire.iter().filter_map(of).collect::<Vec<_>>(), [trace, trace]);
+    let older = trio.wire[0].2.clone().in_version(greeting::FIGURES);
+    assert!(
+        matches!(older.body, Body::Request { request: Request::Replica(ReplicaRequest::Merge(_)), .. }),
+        "{older:?}"
+    );
+    trio.settle();
+    assert_eq!(trio.stored(asked).acks, 2);
+    for i in 0..3 {
+        assert_eq!(values(&trio.read(i, SIBLINGS, 3)), ["v1"]);
+    }
 }

@@ -1,0 +1,488 @@
+//! The roads of requests that carry a trace context, as spans of the target [`TARGET`].
+//!
+//! ```text
+//! coordinator {trace, span, parent, node, from, operation}
+//!  │   asked replica=n2 what=merge     applied     synced     heard replica=n2 said=acked     answered
+//!  ├─ replica {…, node=n2, from=n1}     applied     synced     answered
+//!  └─ replica {…, node=n3, from=n1}     …
+//! ```
+//! The machines carry the context and do nothing with it; what is recorded is what passes through the shell. A request without a context
+//! costs one look at a number here. However many carry one, only so many are recorded a second and at a time: the others are carried out
+//! all the same, and leave a gap in their trace.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use driftless_proto::observed::{Observed, Profile};
+#[cfg(feature = "otel")]
+use driftless_proto::trace::otel;
+use driftless_proto::{TraceContext, client};
+use driftless_ring::NodeId;
+use tracing::Span;
+
+use crate::metrics::Metrics;
+use crate::peer::{Body, Message, ReplicaRequest, Reply, Request, RequestId, State, Traced, Want};
+use crate::replica::store::BatchSeq;
+use crate::time::Instant;
+
+/// Of all that is recorded here.
+pub const TARGET: &str = "driftless::trace";
+
+/// What a node records, on all its shards.
+pub(crate) struct Traces {
+    node: String,
+    per_second: u32,
+    metrics: Arc<Metrics>,
+    parts: Mutex<Parts>,
+    /// How many there are.
+    open: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Parts {
+    open: HashMap<SpanId, Part>,
+    /// Which of them is the answer to a peer's request.
+    owed: HashMap<(NodeId, RequestId), SpanId>,
+    /// For which of them a peer was asked, and when.
+    asked: HashMap<(NodeId, RequestId), (SpanId, Instant)>,
+    /// Which of them wait for a sync, by shards.
+    unsynced: VecDeque<(u16, BatchSeq, SpanId)>,
+    allowance: Allowance,
+}
+
+/// One part of a road: what this node does of a request.
+struct Part {
+    span: Span,
+    since: Instant,
+    /// When its answer is not to be expected any more.
+    until: Instant,
+    owed: Option<(NodeId, RequestId)>,
+    asked: Vec<(NodeId, RequestId)>,
+    /// It coordinates a write, and the own one has not been applied.
+    is_to_write: bool,
+}
+
+/// Names a part.
+pub(crate) type SpanId = u64;
+
+/// What begins.
+pub(crate) struct Begun<'a> {
+    pub(crate) role: Role,
+    pub(crate) operation: &'static str,
+    /// Who asks.
+    pub(crate) from: &'a str,
+    /// What has caused it.
+    pub(crate) parent: TraceContext,
+    /// The request of a peer that it is to answer.
+    pub(crate) owed: Option<(NodeId, RequestId)>,
+    pub(crate) since: Instant,
+    pub(crate) until: Instant,
+}
+
+/// What part of a road it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Of a client's request, or of one that a node has passed on.
+    Coordinator,
+    /// Of what a coordinator asks.
+    Replica,
+}
+
+/// How many more may begin: so many a second, and at once as many as in one.
+#[derive(Default)]
+struct Allowance {
+    left: f64,
+    at: Instant,
+}
+
+impl Traces {
+    pub(crate) fn new(node: &str, per_second: u32, metrics: Arc<Metrics>) -> Traces {
+        Traces { node: node.to_owned(), per_second, metrics, parts: Mutex::default(), open: AtomicUsize::new(0) }
+    }
+
+    /// A part begins. Its own context is what is to be passed on; `None` if it is not recorded.
+    pub(crate) fn begin(&self, begun: &Begun<'_>) -> Option<TraceContext> {
+        let parent = begun.parent;
+        if !parent.is_valid() || !parent.sampled {
+            return None;
+        }
+        let mut parts = self.lock();
+        if parts.open.len() >= OPEN_MAX || !parts.allowance.spend(self.per_second, begun.since) {
+            self.metrics.traces_left_out.inc();
+            return None;
+        }
+        let span = span(&self.node, begun);
+        if span.is_disabled() {
+            return None;
+        }
+        #[cfg(feature = "otel")]
+        let id = otel::adopt(&span, Some(parent)).map_or_else(draw, TraceContext::parent);
+        #[cfg(not(feature = "otel"))]
+        let id = draw();
+        let own = parent.below(id);
+        span.record("span", own.parent_text());
+        self.metrics.traces.inc();
+        if let Some(key) = begun.owed
+            && let Some(before) = parts.owed.insert(key, id)
+        {
+            // The same request asks this replica once more: it has had its answer.
+            parts.close(before);
+        }
+        let writes = begun.role == Role::Coordinator && matches!(begun.operation, "put" | "delete");
+        let Begun { since, until, owed, .. } = *begun;
+        parts.open.insert(id, Part { span, since, until, owed, asked: Vec::new(), is_to_write: writes });
+        self.count(&parts);
+        Some(own)
+    }
+
+    /// Whether anything is recorded now.
+    pub(crate) fn has_any(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0
+    }
+
+    /// For this part a peer is asked something. Whether that says that its own write has been applied: a coordinator's first merge does.
+    pub(crate) fn asked(&self, part: SpanId, peer: (NodeId, &str), id: RequestId, what: &str, now: Instant) -> bool {
+        let mut parts = self.lock();
+        let Some(open) = parts.open.get_mut(&part) else { return false };
+        let has_written = what == MERGE && std::mem::take(&mut open.is_to_write);
+        if has_written {
+            open.applied(now);
+        }
+        tracing::info!(target: TARGET, parent: &open.span, replica = peer.1, what, "asked");
+        open.asked.push((peer.0, id));
+        parts.asked.insert((peer.0, id), (part, now));
+        has_written
+    }
+
+    /// A peer has answered something.
+    pub(crate) fn heard(&self, peer: (NodeId, &str), id: RequestId, reply: &Reply, now: Instant) {
+        let mut parts = self.lock();
+        let Some((part, since)) = parts.asked.remove(&(peer.0, id)) else { return };
+        let Some(open) = parts.open.get(&part) else { return };
+        let (said, after_us) = (said(reply), micros(now.since(since)));
+        tracing::info!(target: TARGET, parent: &open.span, replica = peer.1, said, after_us, "heard");
+    }
+
+    /// What this part writes has been applied.
+    pub(crate) fn applied(&self, part: SpanId, now: Instant) {
+        if let Some(open) = self.lock().open.get(&part) {
+            open.applied(now);
+        }
+    }
+
+    /// What these parts have written is durable once that batch of a shard is.
+    pub(crate) fn await_sync(&self, shard: u16, written: impl Iterator<Item = SpanId>, batch: BatchSeq) {
+        self.lock().unsynced.extend(written.map(|part| (shard, batch, part)));
+    }
+
+    /// A sync of a shard covers everything up to this batch.
+    pub(crate) fn synced(&self, shard: u16, up_to: BatchSeq, now: Instant) {
+        let mut parts = self.lock();
+        let Parts { open, unsynced, .. } = &mut *parts;
+        unsynced.retain(|(of, batch, part)| {
+            let is_covered = *of == shard && *batch <= up_to;
+            if is_covered && let Some(open) = open.get(part) {
+                tracing::info!(target: TARGET, parent: &open.span, after_us = micros(now.since(open.since)), "synced");
+            }
+            // What was answered without it need not wait for it.
+            !is_covered && open.contains_key(part)
+        });
+    }
+
+    /// A client has its answer.
+    pub(crate) fn answered(&self, part: SpanId, said: &str, now: Instant) {
+        let mut parts = self.lock();
+        parts.end(part, said, now);
+        self.count(&parts);
+    }
+
+    /// A peer has its answer, if what it asked is recorded.
+    pub(crate) fn replied(&self, peer: NodeId, id: RequestId, reply: &Reply, now: Instant) {
+        if let Reply::Coming { .. } = reply {
+            return;
+        }
+        let mut parts = self.lock();
+        if let Some(part) = parts.owed.get(&(peer, id)).copied() {
+            parts.end(part, said(reply), now);
+            self.count(&parts);
+        }
+    }
+
+    /// Forgets what will not be answered: what came too late is dropped without a word.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let mut parts = self.lock();
+        let over = |part: &Part| now.since(part.until) > OVERDUE_AFTER;
+        let over: Vec<SpanId> = parts.open.iter().filter(|(_, part)| over(part)).map(|(id, _)| *id).collect();
+        over.into_iter().for_each(|part| parts.end(part, "nothing", now));
+        self.count(&parts);
+    }
+
+    fn count(&self, parts: &Parts) {
+        self.open.store(parts.open.len(), Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Parts> {
+        // What a panic could leave half done is what is shown of a request, not what becomes of it.
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Part {
+    fn applied(&self, now: Instant) {
+        tracing::info!(target: TARGET, parent: &self.span, after_us = micros(now.since(self.since)), "applied");
+    }
+}
+
+impl Parts {
+    fn end(&mut self, part: SpanId, said: &str, now: Instant) {
+        if let Some(open) = self.open.get(&part) {
+            tracing::info!(target: TARGET, parent: &open.span, said, after_us = micros(now.since(open.since)), "answered");
+            self.close(part);
+        }
+    }
+
+    /// Its span ends when it is dropped.
+    fn close(&mut self, part: SpanId) {
+        let Some(Part { owed, asked, .. }) = self.open.remove(&part) else { return };
+        if let Some(key) = owed
+            && self.owed.get(&key) == Some(&part)
+        {
+            self.owed.remove(&key);
+        }
+        for key in asked {
+            self.asked.remove(&key);
+        }
+    }
+}
+
+impl Allowance {
+    fn spend(&mut self, per_second: u32, now: Instant) -> bool {
+        let most = f64::from(per_second);
+        self.left = (self.left + now.since(self.at).as_secs_f64() * most).min(most);
+        self.at = self.at.max(now);
+        let has_one = self.left >= 1.0;
+        if has_one {
+            self.left -= 1.0;
+        }
+        has_one
+    }
+}
+
+fn span(node: &str, begun: &Begun<'_>) -> Span {
+    let Begun { role, operation, from, parent, .. } = *begun;
+    macro_rules! span {
+        ($name:literal) => {
+            tracing::info_span!(
+                target: TARGET, parent: None, $name, trace = parent.trace_text(), span = tracing::field::Empty,
+                parent = parent.parent_text(), node, from, operation, otel.kind = "server"
+            )
+        };
+    }
+    match role {
+        Role::Coordinator => span!("coordinator"),
+        Role::Replica => span!("replica"),
+    }
+}
+
+/// What a client asks, if it belongs to a trace.
+pub(crate) fn of_client(request: &mut client::Request) -> Option<(&'static str, &mut TraceContext)> {
+    let operation = super::requests::operation(request).name();
+    match request {
+        client::Request::Observed(Observed { profile: Profile { trace: Some(trace), .. }, .. }) => {
+            Some((operation, trace))
+        }
+        _ => None,
+    }
+}
+
+/// What a peer asks, if it belongs to a trace.
+pub(crate) fn of_peer(request: &mut Request) -> Option<(Role, &'static str, &mut TraceContext)> {
+    match request {
+        Request::Traced(Traced { trace, request }) => Some((Role::Replica, asked(request), trace)),
+        Request::Forward(request) => of_client(request).map(|(operation, trace)| (Role::Coordinator, operation, trace)),
+        Request::Replica(_) | Request::Ping | Request::Exchange(_) | Request::Membership(_) => None,
+    }
+}
+
+/// The part that a message belongs to by which this replica takes something in.
+pub(crate) fn of_merge(message: &Message, now: Instant) -> Option<SpanId> {
+    match &message.body {
+        Body::Request { deadline, request: Request::Traced(Traced { trace, request: ReplicaRequest::Merge(_) }) } => {
+            (*deadline > now).then(|| trace.parent())
+        }
+        _ => None,
+    }
+}
+
+/// What is asked of a replica, in a word.
+pub(crate) fn asked(request: &ReplicaRequest) -> &'static str {
+    match request {
+        ReplicaRequest::Merge(_) => MERGE,
+        ReplicaRequest::Read(read) if read.want == Want::Header => "header",
+        ReplicaRequest::Read(_) => "read",
+        ReplicaRequest::Scan(_) => "scan",
+    }
+}
+
+/// What an answer says, in a word.
+fn said(reply: &Reply) -> &'static str {
+    match reply {
+        Reply::Acked => "acked",
+        Reply::State(State::Full(_)) => "state",
+        Reply::State(State::Header(_)) => "header",
+        Reply::Coming { .. } => "coming",
+        Reply::Page(_) => "page",
+        Reply::Forwarded(response) => super::requests::outcome(response).name(),
+        Reply::Refused(_) => "refused",
+        Reply::Lost => "lost",
+        Reply::Pong | Reply::Exchanged(_) => "other",
+    }
+}
+
+fn draw() -> SpanId {
+    rand::random::<u64>().max(1)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What a merge is called.
+const MERGE: &str = "merge";
+
+/// Parts at a time: some megabytes of memory, and more than are answered late on a node that works.
+const OPEN_MAX: usize = 4_096;
+
+/// Beyond a request's deadline; machines answer at the deadline itself.
+const OVERDUE_AFTER: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic under it").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Log {
+        fn lines(&self) -> Vec<String> {
+            let bytes = std::mem::take(&mut *self.0.lock().expect("no panic under it"));
+            String::from_utf8(bytes).expect("is text").lines().map(str::to_owned).collect()
+        }
+
+        /// The messages, without what they stand in.
+        fn said(&self) -> Vec<String> {
+            let message = |line: &String| line.rsplit("driftless::trace: ").next().unwrap_or_default().to_owned();
+            self.lines().iter().map(|line| message(line).split(' ').next().unwrap_or_default().to_owned()).collect()
+        }
+    }
+
+    fn logging(log: &Log) -> tracing::subscriber::DefaultGuard {
+        let log = log.clone();
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone());
+        tracing::subscriber::set_default(lines.finish())
+    }
+
+    fn traces(per_second: u32) -> Traces {
+        Traces::new("n1", per_second, Arc::new(Metrics::default()))
+    }
+
+    fn begun(role: Role, operation: &'static str, owed: Option<(NodeId, RequestId)>, since: u64) -> Begun<'static> {
+        let parent = TraceContext { trace_id: [7; 16], parent_id: [9; 8], sampled: true };
+        Begun { role, operation, from: "web", parent, owed, since: Instant(since), until: Instant(since + SECOND) }
+    }
+
+    #[test]
+    fn a_put_is_recorded_from_its_arrival_to_its_answer() {
+        let (log, traces) = (Log::default(), traces(10));
+        let _logging = logging(&log);
+        let own = traces.begin(&begun(Role::Coordinator, "put", None, SECOND)).expect("is recorded");
+        assert_eq!(own.trace_id, [7; 16]);
+        assert_ne!(own.parent_id, [9; 8], "what it causes is caused by this part");
+        let (part, peer, id) = (own.parent(), (NodeId(2), "n2"), RequestId(4));
+        assert!(traces.asked(part, peer, id, MERGE, Instant(SECOND + 2_000)), "its own write has been applied");
+        assert!(!traces.asked(part, (NodeId(3), "n3"), id, MERGE, Instant(SECOND + 2_000)));
+        traces.await_sync(0, [part].into_iter(), BatchSeq(5));
+        traces.synced(1, BatchSeq(9), Instant(SECOND + 3_000));
+        traces.synced(0, BatchSeq(4), Instant(SECOND + 3_000));
+        assert_eq!(
+            log.said(),
+            ["applied", "asked", "asked"],
+            "neither another shard's sync nor an earlier one covers it"
+        );
+        traces.synced(0, BatchSeq(5), Instant(SECOND + 4_000));
+        traces.heard(peer, id, &Reply::Acked, Instant(SECOND + 5_000));
+        traces.answered(part, "ok", Instant(SECOND + 6_000));
+        let lines = log.lines();
+        let says = |line: usize, part: &str| assert!(lines[line].contains(part), "{part} in {lines:#?}");
+        says(0, "after_us=4");
+        says(1, "said=\"acked\"");
+        says(1, "after_us=3");
+        says(2, "said=\"ok\"");
+        says(2, "trace=\"07070707070707070707070707070707\"");
+        says(2, "parent=\"0909090909090909\"");
+        assert_eq!((lines.len(), traces.has_any()), (3, false));
+        traces.heard((NodeId(3), "n3"), id, &Reply::Acked, Instant(SECOND + 9_000));
+        assert!(log.lines().is_empty(), "who answers later is not waited for");
+        let parts = traces.lock();
+        assert!(parts.asked.is_empty() && parts.owed.is_empty());
+    }
+
+    #[test]
+    fn what_a_peer_asks_ends_with_the_answer_to_it_or_after_a_while() {
+        let (log, traces) = (Log::default(), traces(10));
+        let _logging = logging(&log);
+        let owed = Some((NodeId(2), RequestId(4)));
+        traces.begin(&begun(Role::Replica, "read", owed, SECOND)).expect("is recorded");
+        traces.replied(NodeId(2), RequestId(4), &Reply::Coming { bytes: 1 << 20 }, Instant(SECOND));
+        traces.replied(NodeId(3), RequestId(4), &Reply::Acked, Instant(SECOND));
+        assert!(log.said().is_empty() && traces.has_any(), "it has not been answered");
+        traces.replied(NodeId(2), RequestId(4), &Reply::Acked, Instant(SECOND));
+        assert_eq!((log.said(), traces.has_any()), (vec!["answered".to_owned()], false));
+        traces.begin(&begun(Role::Replica, "read", owed, SECOND)).expect("is recorded");
+        traces.sweep(Instant(7 * SECOND));
+        assert!(traces.has_any(), "it may be answered yet");
+        traces.sweep(Instant(8 * SECOND));
+        assert!(!traces.has_any() && traces.lock().owed.is_empty());
+    }
+
+    #[test]
+    fn only_so_many_are_recorded_and_the_others_are_counted() {
+        let (log, traces) = (Log::default(), traces(2));
+        let _logging = logging(&log);
+        let begin = |since| traces.begin(&begun(Role::Coordinator, "get", None, since)).is_some();
+        assert_eq!([1, 1, 1, 2].map(|at| begin(at * 10 * SECOND)), [true, true, false, true]);
+        assert_eq!((traces.metrics.traces.get(), traces.metrics.traces_left_out.get()), (3, 1));
+        let unkept = |parent| Begun { parent, ..begun(Role::Coordinator, "get", None, 30 * SECOND) };
+        let parent = TraceContext { trace_id: [7; 16], parent_id: [9; 8], sampled: false };
+        assert!(traces.begin(&unkept(parent)).is_none(), "its client does not keep it");
+        let none = TraceContext { trace_id: [0; 16], sampled: true, ..parent };
+        assert!(traces.begin(&unkept(none)).is_none(), "it belongs to no trace");
+        assert_eq!(traces.metrics.traces_left_out.get(), 1);
+    }
+
+    #[test]
+    fn nothing_is_recorded_that_nobody_looks_at() {
+        let _nobody = tracing::subscriber::set_default(tracing::subscriber::NoSubscriber::default());
+        let traces = traces(10);
+        assert!(traces.begin(&begun(Role::Coordinator, "get", None, SECOND)).is_none());
+        assert!(!traces.has_any());
+    }
+}
