@@ -12,6 +12,7 @@
 //! client.rs     Request, Response                  the whole conversation between a client and a node
 //! figures.rs    Figures                        what a node measures of itself, for who looks at a whole cluster
 //! error.rs      Failure: Refused | Unknown         what went wrong, and whether anything may have happened
+//! apart.rs      Apart                            how far two clocks are apart, in words
 //! membership.rs Record, Change                     what a cluster agrees on, and how an operator changes it
 //! role.rs       Role                               what a client may do
 //! latency.rs    LatencyEstimate                    how long something usually takes (RFC 6298)
@@ -21,6 +22,7 @@
 //!
 //! Nothing here performs I/O, reads a clock or draws a random number.
 
+pub mod apart;
 pub mod bucket;
 pub mod causality;
 pub mod client;
@@ -35,6 +37,7 @@ pub mod role;
 pub mod state_pages;
 pub mod topology;
 
+pub use apart::Apart;
 pub use bucket::{BucketDefinition, Conflict, Durability, Quorum, QuorumError};
 pub use causality::{
     ActorId, Context, ContextError, ContextKeys, ContextToken, Dot, Header, Hlc, MalformedWriteId, Outline, Siblings,
