@@ -398,7 +398,7 @@ mod tests {
         let said = [(NodeId::of_name("a"), figures("a")), (NodeId::of_name("b"), Arc::new(b))].into();
         let sight = Sight::of(("t", "a", 17), &configurations, &Shares::of(&configurations), &members, &said);
         let seen = serde_json::to_string(&sight).expect("is JSON");
-        assert_eq!(seen.matches("no connection to c").count(), 1, "{seen}");
+        assert_eq!(seen.matches("\"peer_unreachable\"").count(), 1, "{seen}");
         assert_eq!(seen.matches("\"disk_low\"").count(), 2, "its own are marked in its row");
     }
 

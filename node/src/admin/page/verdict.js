@@ -19,13 +19,16 @@ function showTroubles({ troubles, left_out, verdict: { sentence } }) {
   const list = byId("troubles-list"), isSaid = ({ nodes, what }) => nodes.length === 1 && sentence.includes(what);
   byId("troubles").hidden = troubles.length === 0 || (troubles.length === 1 && isSaid(troubles[0]));
   troubles.forEach(({ nodes, what, remedy, severity, for_ms }, at) => {
-    const item = list.children[at] ?? list.appendChild(make("li", {}, make("p", {}, make("strong"), make("span")), make("p", { class: "do" })));
+    const item = list.children[at] ?? list.appendChild(make("li", {}, make("p", {}, make("em"), make("strong"), make("span")), make("p", { class: "do" })));
     item.dataset.severity = severity;
-    say(item.firstChild.firstChild, [...nodes].sort(inOrder).join(", "));
+    say(item.firstChild.firstChild, severity === "critical" ? "critical" : "");
+    say(item.querySelector("strong"), [...nodes].sort(inOrder).join(", "));
     sayWithCode(item.firstChild.lastChild, ` ${what} (for ${ago(for_ms)})`);
     sayWithCode(item.lastChild, `To do: ${remedy}.`);
   });
   while (list.children.length > troubles.length) list.lastElementChild.remove();
+  // What scrolls is to be reached without a mouse.
+  list.tabIndex = list.scrollHeight > list.clientHeight ? 0 : -1;
   const { all, critical } = left_out;
   byId("troubles-more").hidden = all === 0;
   sayWithCode(byId("troubles-more"), `And ${count(all)} more${critical > 0 ? `, ${count(critical)} of them critical` : ", none of them critical"}: \`driftless status\` lists all.`);
