@@ -85,9 +85,8 @@ function newsOfHints(sight, now) {
     held.set(target, (held.get(target) ?? 0) + 1);
     if (held.get(target) === HELD_FOR) tell(now, `hints are held for ${target}, by ${holders.sort(inOrder).join(", ")}`);
   }
-  for (const [target, sights] of held) {
-    if (targets.has(target)) continue;
-    held.delete(target);
-    if (sights >= HELD_FOR) tell(now, `no hints are held for ${target} any more`, "good");
-  }
+  const over = [...held].filter(([target]) => !targets.has(target));
+  for (const [target] of over) held.delete(target);
+  const told = over.filter(([, sights]) => sights >= HELD_FOR).map(([target]) => target);
+  if (told.length > 0) tell(now, `no hints are held for ${told.sort(inOrder).join(", ")} any more`, "good");
 }
