@@ -394,6 +394,7 @@ fn names_are_no_markup_and_what_is_missing_is_no_number() {
 
 /// How long a ring takes to be drawn is printed, and not judged: the machine may be busy. Judged is of how many pieces it is.
 #[test]
+#[allow(clippy::print_stdout, reason = "how long it takes is told")]
 fn a_ring_of_any_number_of_partitions_is_drawn_in_a_few_paths() {
     let stage = Stage::open();
     let Some(mut shown) = stage.shows(&sight()) else { return };
