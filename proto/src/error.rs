@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::apart::Apart;
 use crate::bucket::QuorumError;
 use crate::causality::ContextError;
 use crate::role::Role;
@@ -110,7 +111,7 @@ pub enum Refusal {
     /// it is right again. That is not the node that was asked if that one has passed the write on.
     #[error(
         "the clock of the node that was to stamp this is {} those of most others, so it takes no puts and deletes until it is \
-         right again; `driftless status` names it: set its clock (NTP), and ask another node meanwhile", Apart(*ahead_ms)
+         right again; `driftless status` names it: set its clock (NTP), and ask another node meanwhile", Apart::of(*ahead_ms)
     )]
     ClockOff {
         /// By how many milliseconds it is ahead of them; below zero if it is behind.
@@ -182,16 +183,6 @@ struct Fewer(u8);
 impl fmt::Display for Fewer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 > 1 { f.write_str(", or ask for fewer with a smaller r or w") } else { Ok(()) }
-    }
-}
-
-/// How far one clock is from another, for people.
-struct Apart(i64);
-
-impl fmt::Display for Apart {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let side = if self.0 < 0 { "behind" } else { "ahead of" };
-        write!(f, "{:.1} s {side}", self.0.unsigned_abs() as f64 / 1000.0)
     }
 }
 
@@ -294,10 +285,7 @@ mod tests {
     fn a_refusal_says_whose_clock_whose_role_and_which_number_it_means() {
         // Who passes it on to a client is named by the client, and may have a clock that is right.
         let clock = Refusal::ClockOff { ahead_ms: 86_400_000 }.to_string();
-        assert!(
-            clock.starts_with("the clock of the node that was to stamp this is 86400.0 s ahead of those of"),
-            "{clock}"
-        );
+        assert!(clock.starts_with("the clock of the node that was to stamp this is 1day ahead of those of"), "{clock}");
         let refused = |needed, missing| {
             let certificate = "driftless://shop/client/web".to_owned();
             Refusal::NotAllowed { certificate, role: Role::Reader, needed, missing }.to_string()

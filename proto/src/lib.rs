@@ -13,6 +13,7 @@
 //! observed.rs   Observed, Explained                a request that is explained or traced, and its explanation
 //! figures.rs    Figures                        what a node measures of itself, for who looks at a whole cluster
 //! error.rs      Failure: Refused | Unknown         what went wrong, and whether anything may have happened
+//! apart.rs      Apart                            how far two clocks are apart, in words
 //! membership.rs Record, Change                     what a cluster agrees on, and how an operator changes it
 //! role.rs       Role                               what a client may do
 //! trace.rs      TraceContext                       the name under which one request is found at several nodes
@@ -23,6 +24,7 @@
 //!
 //! Nothing here performs I/O, reads a clock or draws a random number.
 
+pub mod apart;
 pub mod bucket;
 pub mod causality;
 pub mod client;
@@ -39,6 +41,7 @@ pub mod state_pages;
 pub mod topology;
 pub mod trace;
 
+pub use apart::Apart;
 pub use bucket::{BucketDefinition, Conflict, Durability, Quorum, QuorumError};
 pub use causality::{
     ActorId, Context, ContextError, ContextKeys, ContextToken, Dot, Header, Hlc, MalformedWriteId, Outline, Siblings,

@@ -162,7 +162,7 @@ async fn change(client: &Client) -> Option<ClusterState> {
 /// What an unfinished version comes to: how far it is, and who leaves.
 fn moves(state: &ClusterState) -> String {
     let mut said =
-        format!("Version {} moves: {} (driftless transfers).", state.version, Progress::of_all(state).words());
+        format!("Version {} is under way: {} (driftless transfers).", state.version, Progress::of_all(state).words());
     for member in state.members.iter().filter(|member| !member.stays) {
         said += &format!(" {}: {}.", member.name, Phase::of(member, state).words(member));
     }
@@ -443,7 +443,7 @@ mod tests {
         assert!(!as_table(&nodes, None).contains("MOVING"));
         assert_eq!(
             moves(&state),
-            "Version 8 moves: 12 of 64 partitions taken in, 3 of 16 handed over, 300 B (driftless transfers). n9: handing \
+            "Version 8 is under way: 12 of 64 partitions taken in, 3 of 16 handed over, 300 B (driftless transfers). n9: handing \
              over 3 of 16."
         );
         assert_eq!(as_json(&nodes[0], &nodes, Some(&state))["moving"]["taken"], json!(12));

@@ -8,8 +8,8 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use cluster_support::bad_machine::{serve_ahead, serve_on_small_disk};
-use cluster_support::browser::Browser;
 use cluster_support::{Dev, is_alive, signal, text, wait};
+use driftless_testkit::browser::Browser;
 use rustix::process::Signal;
 use serde_json::json;
 

@@ -11,27 +11,34 @@ use base64::engine::general_purpose::STANDARD;
 
 /// Serves it.
 pub(super) async fn page() -> Response {
-    let Page { text, policy } = &*PAGE;
+    let Page { text, policy, .. } = &*PAGE;
     let headers =
         [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, policy.as_str())];
     (headers, not_to_be_kept(), text.as_str()).into_response()
 }
 
+/// Which page this is, for one that was loaded from another release.
+pub(super) fn id() -> &'static str {
+    &PAGE.id
+}
+
 struct Page {
     text: String,
     policy: String,
+    id: String,
 }
 
 /// Put together once.
 static PAGE: LazyLock<Page> = LazyLock::new(|| {
     let script = SCRIPTS.concat();
-    let text = FRAME.replace("{style}", STYLE).replace("{script}", &script);
+    let id = hash(&[FRAME, STYLE, &script].concat());
+    let text = FRAME.replace("{page}", &id).replace("{style}", STYLE).replace("{script}", &script);
     let (style, script) = (hash(STYLE), hash(&script));
     let policy = format!(
         "default-src 'none'; style-src '{style}'; script-src '{script}'; connect-src 'self'; img-src data:; base-uri 'none'; \
          form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
     );
-    Page { text, policy }
+    Page { text, policy, id }
 });
 
 /// As a Content-Security-Policy names what may run. The provider of TLS has the function; no other crate is needed for it.
@@ -54,14 +61,19 @@ pub(super) fn not_to_be_kept() -> [(HeaderName, &'static str); 5] {
 
 const FRAME: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
-const SCRIPTS: [&str; 6] = [
+const SCRIPTS: [&str; 8] = [
     include_str!("page/words.js"),
     include_str!("page/ring.js"),
     include_str!("page/requests.js"),
     include_str!("page/news.js"),
     include_str!("page/tasks.js"),
+    include_str!("page/verdict.js"),
     include_str!("page/page.js"),
+    include_str!("page/stream.js"),
 ];
+
+#[cfg(test)]
+mod in_browser;
 
 #[cfg(test)]
 mod tests {
@@ -69,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_policy_names_what_is_in_the_page_and_nothing_else() {
-        let Page { text, policy } = &*PAGE;
+        let Page { text, policy, .. } = &*PAGE;
         let between = |begin: &str, end: &str| {
             let (_, rest) = text.split_once(begin).expect("begins");
             rest.split_once(end).expect("ends").0.to_owned()
@@ -101,5 +113,46 @@ mod tests {
         for markup in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", " style=\""] {
             assert!(!text.contains(markup), "{markup}");
         }
+    }
+
+    /// By the formula of WCAG 2: text against what is behind it 4.5 to 1, lines 3 to 1.
+    #[test]
+    fn colours_can_be_told_from_their_ground_in_light_and_in_the_dark() {
+        let (light, dark) = STYLE.split_once("prefers-color-scheme: dark").expect("has both");
+        for (scheme, style) in [("light", light), ("dark", dark)] {
+            let contrast = |one: &str, other: &str| {
+                let (one, other) = (luminance(style, one), luminance(style, other));
+                (one.max(other) + 0.05) / (one.min(other) + 0.05)
+            };
+            let mut pairs = vec![("accent", "ground", 4.5), ("accent", "card", 4.5)];
+            for ground in ["ground", "card", "good-ground", "note-ground", "warning-ground", "critical-ground"] {
+                pairs.push(("text", ground, 4.5));
+            }
+            for tone in ["faint", "good", "warning", "critical"] {
+                pairs.push((tone, "card", 4.5));
+            }
+            pairs.extend([
+                ("faint", "ground", 4.5),
+                ("critical", "critical-ground", 4.5),
+                ("warning", "warning-ground", 4.5),
+            ]);
+            pairs.extend(["get", "put", "delete", "scan"].map(|line| (line, "card", 3.0)));
+            for (one, other, least) in pairs {
+                let contrast = contrast(one, other);
+                assert!(contrast >= least, "{scheme}: {one} on {other} is {contrast:.2} to 1");
+            }
+        }
+    }
+
+    /// Of a colour that is written as `--name: #rrggbb`, or with three digits.
+    fn luminance(style: &str, name: &str) -> f64 {
+        let (_, rest) = style.split_once(&format!("--{name}: #")).expect("is a colour of both schemes");
+        let digits: String = rest.chars().take_while(char::is_ascii_hexdigit).collect();
+        let digits = if digits.len() == 3 { digits.chars().flat_map(|digit| [digit; 2]).collect() } else { digits };
+        let linear = |at: usize| {
+            let part = f64::from(u8::from_str_radix(&digits[at..at + 2], 16).expect("are two digits")) / 255.0;
+            if part <= 0.03928 { part / 12.92 } else { ((part + 0.055) / 1.055).powf(2.4) }
+        };
+        0.2126 * linear(0) + 0.7152 * linear(2) + 0.0722 * linear(4)
     }
 }

@@ -24,10 +24,9 @@ use axum::response::{IntoResponse, Response};
 use driftless_proto::Role;
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
-use super::serve::{ACCEPT_PAUSE, Bounds, converse};
+use super::serve::{ACCEPT_PAUSE, Bounds, Places, converse};
 use crate::net::node_context::NodeContext;
 use crate::net::rights::grant;
 use crate::net::verified::Verified;
@@ -72,7 +71,7 @@ impl Drop for Visit {
 
 /// Serves for ever.
 pub(super) async fn serve(shared: &Arc<NodeContext>, listener: &TcpListener, router: Router, bounds: Bounds) {
-    let places = Arc::new(Semaphore::new(bounds.connections));
+    let places = Places::new(bounds);
     let by_address = Arc::default();
     let for_pages = shared.clone();
     let guarded = axum::middleware::from_fn(move |request: Request, next: Next| {
@@ -81,11 +80,12 @@ pub(super) async fn serve(shared: &Arc<NodeContext>, listener: &TcpListener, rou
     });
     let router = router.layer(guarded);
     loop {
-        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let place = places.next().await;
         match listener.accept().await {
             Ok((stream, address)) => {
                 let Some(visit) = Visit::begin(&by_address, address.ip(), bounds) else { continue };
-                let (shared, router) = (shared.clone(), router.clone());
+                let (place, router, bounds) = places.seat(place, &router);
+                let shared = shared.clone();
                 tokio::spawn(async move {
                     welcome(&shared, stream, address, router, bounds).await;
                     drop((place, visit));

@@ -5,7 +5,8 @@
 //!                  │                                    └── or for as long as it goes on, and is read (`events`)
 //!                  └── out of descriptors, or whatever else: a line, a pause, and on
 //! ```
-//! Connections beyond that wait in the kernel, where they take no descriptor of this process: the store needs those.
+//! Connections beyond that wait in the kernel, where they take no descriptor of this process: the store needs those. If no place becomes free
+//! for longer than anybody takes who does not hold on to one, those that wait are told so: a browser would only spin.
 
 #![allow(clippy::disallowed_methods, reason = "the admin server is a part of the shell, which spawns")]
 
@@ -26,7 +27,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What connections may take.
 #[derive(Clone, Copy)]
@@ -37,22 +38,82 @@ pub(super) struct Bounds {
     head: Duration,
     /// From the connection to the end of the answer; of one that goes on without an end, between two parts of it.
     whole: Duration,
+    /// For a place.
+    patience: Duration,
 }
 
 impl Bounds {
-    /// A scraper, a probe or two, and some people.
-    pub(super) const USUAL: Bounds =
-        Bounds { connections: 32, head: Duration::from_secs(2), whole: Duration::from_secs(10) };
+    /// A scraper, a probe or two, and some people. Who says nothing has been shown out before those that wait lose their patience.
+    pub(super) const USUAL: Bounds = Bounds {
+        connections: 32,
+        head: Duration::from_secs(2),
+        whole: Duration::from_secs(10),
+        patience: Duration::from_secs(3),
+    };
+
+    /// Of a connection that is told that there is no place.
+    const TURNED_AWAY: Bounds = Bounds {
+        connections: 8,
+        head: Duration::from_millis(500),
+        whole: Duration::from_secs(1),
+        patience: Duration::ZERO,
+    };
+}
+
+/// The places for connections.
+pub(super) struct Places {
+    served: Arc<Semaphore>,
+    turned_away: Arc<Semaphore>,
+    bounds: Bounds,
+}
+
+impl Places {
+    pub(super) fn new(bounds: Bounds) -> Places {
+        let turned_away = Arc::new(Semaphore::new(Bounds::TURNED_AWAY.connections));
+        Places { served: Arc::new(Semaphore::new(bounds.connections)), turned_away, bounds }
+    }
+
+    /// Waits until a connection may be taken in.
+    pub(super) async fn next(&self) -> Place {
+        const OPEN: &str = "the semaphore is never closed";
+        match tokio::time::timeout(self.bounds.patience, self.served.clone().acquire_owned()).await {
+            Ok(place) => Place::Served(place.expect(OPEN)),
+            Err(_) => Place::TurnedAway(self.turned_away.clone().acquire_owned().await.expect(OPEN)),
+        }
+    }
+
+    /// What the connection is told that has come, and within which bounds. A place may have become free before it came.
+    pub(super) fn seat(&self, place: Place, pages: &Router) -> (OwnedSemaphorePermit, Router, Bounds) {
+        let turned_away = match place {
+            Place::Served(place) => return (place, pages.clone(), self.bounds),
+            Place::TurnedAway(turned_away) => turned_away,
+        };
+        if let Ok(place) = self.served.clone().try_acquire_owned() {
+            return (place, pages.clone(), self.bounds);
+        }
+        let count = self.bounds.connections;
+        let text = format!(
+            "{count} connections to this port are open, and more may not be: close some, such as status pages\n"
+        );
+        let answer = move || async move { (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], text) };
+        (turned_away, Router::new().fallback(answer), Bounds::TURNED_AWAY)
+    }
+}
+
+/// Of one connection; given back when it is dropped.
+pub(super) enum Place {
+    Served(OwnedSemaphorePermit),
+    TurnedAway(OwnedSemaphorePermit),
 }
 
 /// Serves for ever.
 pub(super) async fn serve(node: &str, listener: &TcpListener, router: Router, bounds: Bounds) {
-    let places = Arc::new(Semaphore::new(bounds.connections));
+    let places = Places::new(bounds);
     loop {
-        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let place = places.next().await;
         match listener.accept().await {
             Ok((stream, _)) => {
-                let router = router.clone();
+                let (place, router, bounds) = places.seat(place, &router);
                 tokio::spawn(async move {
                     converse(stream, router, bounds).await;
                     drop(place);
@@ -176,8 +237,12 @@ mod tests {
         Router::new().route("/", get(answer))
     }
 
-    const BRIEF: Bounds =
-        Bounds { connections: 4, head: Duration::from_millis(200), whole: Duration::from_millis(200) };
+    const BRIEF: Bounds = Bounds {
+        connections: 4,
+        head: Duration::from_millis(200),
+        whole: Duration::from_millis(200),
+        patience: Duration::from_secs(3600),
+    };
 
     #[tokio::test]
     async fn an_answer_that_goes_on_is_not_cut() {
@@ -187,6 +252,41 @@ mod tests {
         let answer = ask(address).await;
         // In chunks; the last one is the end.
         assert!(answer.contains("\n0\n") && answer.ends_with("0\r\n\r\n"), "{answer}");
+        server.abort();
+    }
+
+    /// Pages took all places with what has no end, and the next browser span for ever.
+    #[tokio::test]
+    async fn who_finds_no_place_for_long_is_told_so() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let bounds = Bounds { patience: Duration::from_millis(50), ..BRIEF };
+        let server = tokio::spawn(async move { serve("n1", &listener, endless(usize::MAX), bounds).await });
+        let mut watchers = Vec::new();
+        for _ in 0..bounds.connections {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+            let mut begun = [0; 12];
+            stream.read_exact(&mut begun).await.unwrap();
+            assert_eq!(&begun, b"HTTP/1.1 200");
+            // What comes is read, so that none is cut.
+            watchers.push(tokio::spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await }));
+        }
+        for _ in 0..3 {
+            let answer = ask(address).await;
+            assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("4 connections to this port"), "{answer}");
+        }
+        watchers.pop().unwrap().abort();
+        // A place is free again once the end of that one has been noticed.
+        loop {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+            let mut begun = [0; 12];
+            stream.read_exact(&mut begun).await.unwrap();
+            if &begun == b"HTTP/1.1 200" {
+                break;
+            }
+        }
         server.abort();
     }
 
@@ -205,7 +305,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", get(|| async { "well" }));
-        let bounds = Bounds { connections: 4, head: Duration::from_millis(50), whole: Duration::from_secs(10) };
+        let bounds = Bounds { head: Duration::from_millis(50), whole: Duration::from_secs(10), ..BRIEF };
         let server = tokio::spawn(async move { serve("n1", &listener, router, bounds).await });
         let mut idle = Vec::new();
         for number in 0..3 * bounds.connections {

@@ -2,10 +2,11 @@
 //! stands in docs/operations.md.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use driftless_proto::client::NodeStatus;
+use driftless_proto::client::{Condition, NodeStatus, Severity};
 use driftless_proto::figures::Figures;
 use driftless_proto::membership::Moving;
 use driftless_ring::{Member, NodeId, PartitionId};
@@ -22,11 +23,34 @@ pub(super) struct Sight<'a> {
     speaker: &'a str,
     /// When, in milliseconds since 1970.
     at_ms: u64,
+    /// What this is shown by: a page that was loaded before the node became another release may not understand it.
+    page: &'a str,
     ring_version: u64,
     unfinished: Vec<u64>,
     verdict: Verdict,
-    troubles: Vec<Trouble<'a>>,
+    troubles: Vec<Matter<'a>>,
+    left_out: LeftOut,
     nodes: Vec<Node<'a>>,
+}
+
+/// One thing that is the matter, with all nodes that say so.
+#[derive(Debug, Serialize)]
+struct Matter<'a> {
+    nodes: Vec<&'a str>,
+    name: &'a str,
+    peer: Option<&'a str>,
+    severity: Severity,
+    /// Of the node where it began first.
+    for_ms: u64,
+    what: &'a str,
+    remedy: &'a str,
+}
+
+/// What else is the matter, beyond what is told one by one.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+struct LeftOut {
+    all: usize,
+    critical: usize,
 }
 
 #[derive(Serialize)]
@@ -50,6 +74,7 @@ impl<'a> Sight<'a> {
     pub(super) fn of(
         (cluster, speaker, at_ms): (&'a str, &'a str, u64),
         configurations: &Configurations,
+        shares: &Shares,
         members: &'a [Member],
         said: &'a BTreeMap<NodeId, Arc<Figures>>,
     ) -> Sight<'a> {
@@ -64,27 +89,24 @@ impl<'a> Sight<'a> {
             said.values().filter(|said| !said.unfinished.is_empty()).for_each(|said| sum += said.moving);
             sum
         });
-        let mut owned: BTreeMap<NodeId, usize> = BTreeMap::new();
-        ring.all_partitions()
-            .flat_map(|partition| ring.owners(partition))
-            .for_each(|id| *owned.entry(*id).or_default() += 1);
-        let slots: usize = owned.values().sum();
-        let owned_percent = |id: &NodeId| owned.get(id).map_or(0.0, |count| *count as f64 * 100.0 / slots as f64);
         // Members tell a node that is none nothing of themselves.
         let stranger = said.values().map(|figures| &figures.status).find(|status| status.name == speaker);
         let stranger = stranger.filter(|_| members.iter().all(|member| member.name != speaker));
         let (verdict, troubles) = match stranger {
             Some(status) => verdict::of_stranger(status),
-            None => (verdict::judge(topology, &all, moving), first_of_all(verdict::troubles(&all))),
+            None => (verdict::judge(topology, &all, moving), verdict::troubles(&all)),
         };
+        let (troubles, left_out) = worst_of(troubles);
         Sight {
             cluster,
             speaker,
             at_ms,
+            page: super::page::id(),
             ring_version: configurations.version(),
             unfinished,
             verdict,
             troubles,
+            left_out,
             nodes: all
                 .iter()
                 .map(|one| Node {
@@ -93,7 +115,7 @@ impl<'a> Sight<'a> {
                     zone: &one.member.zone,
                     weight: one.member.weight,
                     stays: ring.member(one.member.id).is_some(),
-                    owned_percent: owned_percent(&one.member.id),
+                    owned_percent: shares.percent(one.member.id),
                     state: if stranger.is_some() { "not asked" } else { verdict::state(*one, &all) },
                     figures: figures(one.member).map(|figures| match one.member.name == speaker {
                         true => Cow::Borrowed(figures),
@@ -105,18 +127,40 @@ impl<'a> Sight<'a> {
     }
 }
 
-/// What a person reads before doing something: of so many different things all nodes that suffer from them.
-fn first_of_all(mut troubles: Vec<Trouble<'_>>) -> Vec<Trouble<'_>> {
-    let mut told = BTreeSet::new();
-    troubles.retain(|Trouble { condition, .. }| {
-        let what = (condition.name.clone(), condition.what.clone());
-        told.contains(&what) || (told.len() < TROUBLES_MAX && told.insert(what))
-    });
-    troubles
+/// Equal ones of several nodes as one; of more different ones than anybody reads the worst, in their order.
+fn worst_of<'a>(troubles: Vec<Trouble<'a>>) -> (Vec<Matter<'a>>, LeftOut) {
+    let mut all: Vec<Matter<'a>> = Vec::new();
+    let mut places = BTreeMap::new();
+    for Trouble { node, condition } in troubles {
+        let key =
+            (&*condition.name, condition.peer.as_deref(), condition.severity, &*condition.what, &*condition.remedy);
+        let place = *places.entry(key).or_insert(all.len());
+        match all.get_mut(place) {
+            Some(matter) => {
+                matter.nodes.push(node);
+                matter.for_ms = matter.for_ms.max(condition.for_ms);
+            }
+            None => {
+                let (name, peer, severity, what, remedy) = key;
+                all.push(Matter { nodes: vec![node], name, peer, severity, for_ms: condition.for_ms, what, remedy });
+            }
+        }
+    }
+    let mut by_severity: Vec<usize> = (0..all.len()).collect();
+    by_severity.sort_by_key(|place| Reverse(all[*place].severity));
+    let dropped = by_severity.split_off(all.len().min(TROUBLES_MAX));
+    let critical = dropped.iter().filter(|place| all[**place].severity == Severity::Critical).count();
+    let left_out = LeftOut { all: dropped.len(), critical };
+    let mut place = 0..;
+    all.retain(|_| place.next().is_none_or(|place| !dropped.contains(&place)));
+    (all, left_out)
 }
 
+/// A node's figures without what it thinks of each of the others.
 fn without_opinions(figures: &Figures) -> Figures {
-    let status = NodeStatus { peers: Vec::new(), ..figures.status.clone() };
+    let own = |condition: &&Condition| condition.peer.is_none();
+    let conditions = figures.status.conditions.iter().filter(own).cloned().collect();
+    let status = NodeStatus { peers: Vec::new(), conditions, ..figures.status.clone() };
     Figures { status, round_trips: Vec::new(), ..figures.clone() }
 }
 
@@ -127,49 +171,83 @@ pub(super) fn members(configurations: &Configurations) -> Vec<Member> {
     members
 }
 
-/// Who owns what, of the class of the bucket `default`.
+/// How much of the ring each member owns.
+pub(super) struct Shares {
+    owned: BTreeMap<NodeId, usize>,
+    of: usize,
+}
+
+impl Shares {
+    pub(super) fn of(configurations: &Configurations) -> Shares {
+        let ring = configurations.topology().ring();
+        let mut owned: BTreeMap<NodeId, usize> = BTreeMap::new();
+        ring.all_partitions()
+            .flat_map(|partition| ring.owners(partition))
+            .for_each(|id| *owned.entry(*id).or_default() += 1);
+        Shares { of: owned.values().sum(), owned }
+    }
+
+    fn percent(&self, id: NodeId) -> f64 {
+        self.owned.get(&id).map_or(0.0, |count| *count as f64 * 100.0 / self.of as f64)
+    }
+}
+
+/// Who owns what, of the class of the bucket `default`, no finer than it can be drawn.
 #[derive(Serialize)]
 pub(super) struct Arcs {
     version: u64,
     /// Replicas of each partition.
     n: u8,
+    partitions: u32,
     members: Vec<String>,
-    /// Of each partition its owners in their order, as places in `members`.
+    /// Of each partition its owners in their order, as places in `members`; beyond [`ARCS_MAX`], of one partition for each arc that is drawn.
     owners: Vec<Vec<usize>>,
-    /// Of each partition who gives it up or takes it in, in the same way; empty where nothing changes hands.
-    changing: Vec<Vec<usize>>,
+    /// Places in `owners` where something changes hands.
+    changing: Vec<usize>,
+    /// How many partitions do.
+    partitions_changing: usize,
 }
 
 impl Arcs {
     pub(super) fn of(configurations: &Configurations) -> Arcs {
         let (topology, members) = (configurations.topology(), members(configurations));
         let n = topology.bucket_named("default").map_or(1, |bucket| bucket.quorum.n());
-        let places = |nodes: &[NodeId]| -> Vec<usize> {
-            nodes.iter().filter_map(|node| members.iter().position(|member| member.id == *node)).collect()
+        let places: BTreeMap<NodeId, usize> = members.iter().map(|member| member.id).zip(0..).collect();
+        let all: Vec<PartitionId> = topology.ring().partitions().arcs().map(|arc| PartitionId { n, arc }).collect();
+        let changes = |partition: &&PartitionId| {
+            let newest = configurations.newest_owners(**partition);
+            configurations.active(**partition).skip(1).any(|(_, older)| {
+                older.iter().any(|node| !newest.contains(node)) || newest.iter().any(|node| !older.contains(node))
+            })
         };
-        let partitions = || topology.ring().partitions().arcs().map(|arc| PartitionId { n, arc });
-        let changing = |partition| {
-            let newest = configurations.newest_owners(partition);
-            let older: Vec<NodeId> =
-                configurations.active(partition).skip(1).flat_map(|(_, owners)| owners).copied().collect();
-            let gives = older.iter().filter(|node| !newest.contains(node));
-            let takes = newest.iter().filter(|node| !older.is_empty() && !older.contains(node));
-            let mut all: Vec<NodeId> = gives.chain(takes).copied().collect();
-            all.sort_unstable();
-            all.dedup();
-            places(&all)
+        let changing: Vec<usize> =
+            all.chunks(drawn_as_one(all.len())).map(|arc| arc.iter().filter(changes).count()).collect();
+        // Which partition stands for an arc goes round, so that no pattern of owners is taken for another one.
+        let stands = |(at, arc): (usize, &[PartitionId])| arc[at % arc.len()];
+        let owners = |partition| -> Vec<usize> {
+            configurations.newest_owners(partition).iter().filter_map(|node| places.get(node).copied()).collect()
         };
         Arcs {
             version: configurations.version(),
             n,
-            owners: partitions().map(|partition| places(configurations.newest_owners(partition))).collect(),
-            changing: partitions().map(changing).collect(),
+            partitions: topology.ring().partitions().get(),
+            owners: all.chunks(drawn_as_one(all.len())).enumerate().map(stands).map(owners).collect(),
+            partitions_changing: changing.iter().sum(),
+            changing: (0..).zip(changing).filter(|(_, count)| *count > 0).map(|(at, _)| at).collect(),
             members: members.iter().map(|member| member.name.clone()).collect(),
         }
     }
 }
 
-/// Different ones; the page puts equal ones of several nodes together.
+/// How many partitions make one arc of the picture. Both are powers of two.
+fn drawn_as_one(partitions: usize) -> usize {
+    partitions.div_ceil(ARCS_MAX).max(1)
+}
+
+/// An arc of the outermost ring is then about half a pixel of a screen wide, and the whole ring some 20 KB to send.
+const ARCS_MAX: usize = 2048;
+
+/// Different ones.
 const TROUBLES_MAX: usize = 50;
 
 #[cfg(test)]
@@ -232,7 +310,8 @@ mod tests {
         let configurations = Configurations::of_file(TopologyBuilder::of(["a", "b", "c"]).named("t").shared());
         let members = members(&configurations);
         let said = up.iter().map(|name| (NodeId::of_name(name), figures(name))).collect();
-        serde_json::to_value(Sight::of(("t", "a", 17), &configurations, &members, &said)).expect("is JSON")
+        let shares = Shares::of(&configurations);
+        serde_json::to_value(Sight::of(("t", "a", 17), &configurations, &shares, &members, &said)).expect("is JSON")
     }
 
     #[test]
@@ -257,8 +336,8 @@ mod tests {
         assert!(seen["verdict"]["sentence"].as_str().is_some_and(|said| said.starts_with("1 of 3 nodes is down (c)")));
         let trouble = &seen["troubles"][0];
         assert_eq!(
-            (&trouble["node"], &trouble["name"], &trouble["remedy"]),
-            (&json!("b"), &json!("disk_low"), &json!("make room"))
+            (&trouble["nodes"], &trouble["name"], &trouble["remedy"]),
+            (&json!(["b"]), &json!("disk_low"), &json!("make room"))
         );
     }
 
@@ -267,24 +346,60 @@ mod tests {
         let configurations = Configurations::of_file(TopologyBuilder::of(["a", "b", "c"]).named("t").shared());
         let members = members(&configurations);
         let said = [(NodeId::of_name("d"), figures("d"))].into();
-        let sight = Sight::of(("t", "d", 17), &configurations, &members, &said);
+        let sight = Sight::of(("t", "d", 17), &configurations, &Shares::of(&configurations), &members, &said);
         let seen = serde_json::to_value(sight).expect("is JSON");
         let sentence = seen["verdict"]["sentence"].as_str().expect("is one");
         assert!(sentence.starts_with("d is no member of this cluster"), "{sentence}");
         assert!(seen["nodes"].as_array().is_some_and(|all| all.iter().all(|node| node["state"] == "not asked")));
     }
 
+    fn condition(what: impl Into<String>, severity: Severity) -> Condition {
+        let first = figures("b").status.conditions[0].clone();
+        Condition { what: what.into(), severity, ..first }
+    }
+
     #[test]
-    fn what_all_nodes_suffer_alike_is_one_thing_of_those_that_are_told() {
-        let said: Vec<_> = (0..100).map(|_| figures("b")).collect();
-        let alike = said.iter().flat_map(|figures| &figures.status.conditions);
-        let troubles: Vec<_> = alike.map(|condition| Trouble { node: "a", condition }).collect();
-        assert_eq!(first_of_all(troubles).len(), 100);
-        let different: Vec<Condition> = (0..100)
-            .map(|i| Condition { what: format!("thing {i}"), ..said[0].status.conditions[0].clone() })
-            .collect();
-        let troubles = different.iter().map(|condition| Trouble { node: "a", condition }).collect();
-        assert_eq!(first_of_all(troubles).len(), TROUBLES_MAX);
+    fn what_nodes_suffer_alike_is_told_once_with_all_of_them() {
+        let alike = [1, 3, 2].map(|for_ms| Condition { for_ms, ..condition("no room", Severity::Warning) });
+        let nodes = ["a", "b", "c"].into_iter().zip(&alike);
+        let (told, left_out) = worst_of(nodes.map(|(node, condition)| Trouble { node, condition }).collect());
+        assert_eq!((told.len(), left_out), (1, LeftOut::default()));
+        assert_eq!((&told[0].nodes[..], told[0].for_ms), (&["a", "b", "c"][..], 3));
+    }
+
+    #[test]
+    fn of_more_than_are_told_the_worst_are_and_the_others_are_counted() {
+        let mut all: Vec<Condition> = (0..60).map(|i| condition(format!("thing {i}"), Severity::Warning)).collect();
+        all.extend((60..75).map(|i| condition(format!("thing {i}"), Severity::Critical)));
+        let of = |all: &[Condition]| {
+            let (told, left_out) = worst_of(all.iter().map(|condition| Trouble { node: "a", condition }).collect());
+            (told.iter().map(|one| one.what.to_owned()).collect::<Vec<_>>(), left_out)
+        };
+        let (told, left_out) = of(&all);
+        assert_eq!((told.len(), left_out), (50, LeftOut { all: 25, critical: 0 }));
+        let expected: Vec<String> = (0..35).chain(60..75).map(|i| format!("thing {i}")).collect();
+        assert_eq!(told, expected);
+        all.extend((75..120).map(|i| condition(format!("thing {i}"), Severity::Critical)));
+        assert_eq!(of(&all).1, LeftOut { all: 70, critical: 10 });
+    }
+
+    /// Half of fifty nodes that do not hear the other half had 625 reasons, each with its remedy, in what each said of itself.
+    #[test]
+    fn what_nodes_think_of_each_other_is_told_once_and_not_with_each_of_them() {
+        let configurations = Configurations::of_file(TopologyBuilder::of(["a", "b", "c"]).named("t").shared());
+        let members = members(&configurations);
+        let mut b = (*figures("b")).clone();
+        let of_c = Condition {
+            name: "peer_unreachable".to_owned(),
+            peer: Some("c".to_owned()),
+            ..condition("no connection to c", Severity::Warning)
+        };
+        b.status.conditions.push(of_c);
+        let said = [(NodeId::of_name("a"), figures("a")), (NodeId::of_name("b"), Arc::new(b))].into();
+        let sight = Sight::of(("t", "a", 17), &configurations, &Shares::of(&configurations), &members, &said);
+        let seen = serde_json::to_string(&sight).expect("is JSON");
+        assert_eq!(seen.matches("\"peer_unreachable\"").count(), 1, "{seen}");
+        assert_eq!(seen.matches("\"disk_low\"").count(), 2, "its own are marked in its row");
     }
 
     #[test]
@@ -298,7 +413,22 @@ mod tests {
             (&json!(configurations.version()), &json!(3), partitions)
         );
         assert!(owners.iter().all(|owners| owners.as_array().is_some_and(|owners| owners.len() == 3)));
-        assert!(arcs["changing"].as_array().is_some_and(|all| all.iter().all(|nodes| *nodes == json!([]))));
+        assert_eq!((&arcs["changing"], &arcs["partitions_changing"]), (&json!([]), &json!(0)));
         assert_eq!(arcs["members"].as_array().map(Vec::len), Some(3));
+    }
+
+    /// It was 700 KB, at the largest, and three bands of 65,536 arcs to draw.
+    #[test]
+    fn a_ring_of_more_partitions_than_can_be_drawn_is_told_as_some_that_stand_for_the_others() {
+        let topology = TopologyBuilder::of(["a", "b", "c", "d"]).named("t").partitions(65_536).shared();
+        let text = serde_json::to_string(&Arcs::of(&Configurations::of_file(topology))).expect("is JSON");
+        let arcs: Value = serde_json::from_str(&text).expect("is JSON");
+        let owners = arcs["owners"].as_array().expect("is one");
+        assert_eq!((owners.len(), &arcs["partitions"]), (ARCS_MAX, &json!(65_536)));
+        assert!(text.len() < 20_000, "{}", text.len());
+        for member in 0..4 {
+            let first = owners.iter().filter(|owners| owners[0] == member).count();
+            assert!((ARCS_MAX / 5..ARCS_MAX / 3).contains(&first), "{first} of {ARCS_MAX} for one of four");
+        }
     }
 }

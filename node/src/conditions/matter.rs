@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use driftless_proto::Apart;
 use driftless_proto::client::{Liveness, Severity};
 
 use super::quorum::Obstacle;
@@ -212,11 +213,11 @@ impl fmt::Display for Matter {
                 f.write_str("an operator drains this node: it coordinates no requests, and serves the other nodes")
             }
             Matter::ClockOff { ahead_ms } => {
-                let apart = apart(*ahead_ms);
+                let apart = Apart::of(*ahead_ms);
                 write!(f, "the clock of this node is {apart} those of most others, so it takes no puts and deletes")
             }
             Matter::ClockDisputed { ahead_ms } => {
-                let apart = apart(*ahead_ms);
+                let apart = Apart::of(*ahead_ms);
                 write!(f, "the clock of this node is {apart} the others', and too few are heard to tell whose is wrong")
             }
             Matter::StoreShort(what) => write!(f, "the store of this node is short, so it takes no writes: {what}"),
@@ -277,19 +278,6 @@ impl fmt::Display for Matter {
             Matter::HintsHeld { keys } => write!(f, "{keys} keys wait to be handed over to other nodes"),
         }
     }
-}
-
-/// How far a clock is from others, no finer than anybody reads it.
-fn apart(ahead_ms: i64) -> String {
-    let side = if ahead_ms < 0 { "behind" } else { "ahead of" };
-    let off_ms = ahead_ms.unsigned_abs();
-    let unit_ms = match off_ms {
-        0..60_000 => return format!("{:.1} s {side}", off_ms as f64 / 1000.0),
-        60_000..3_600_000 => 1_000,
-        _ => 60_000,
-    };
-    let nearest_ms = off_ms.saturating_add(unit_ms / 2) / unit_ms * unit_ms;
-    format!("{} {side}", humantime::format_duration(Duration::from_millis(nearest_ms)))
 }
 
 /// In whole days if there are some, else in minutes.

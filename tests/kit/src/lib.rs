@@ -1,5 +1,5 @@
 //! What the tests of all crates start from: the shape of a cluster, its buckets, and the keys that its nodes seal contexts
-//! with; and how pages of `docs/` are held against code ([`pages`]).
+//! with; how pages of `docs/` are held against code ([`pages`]); and a browser, where there is one ([`browser`]).
 //!
 //! ```
 //! use driftless_testkit::{TopologyBuilder, bucket};
@@ -17,6 +17,7 @@ use driftless_proto::causality::ContextKey;
 use driftless_proto::{BucketDefinition, BucketId, BucketName, ContextKeys, Quorum, Topology};
 use driftless_ring::{Member, Partitions, Ring, RingSpec};
 
+pub mod browser;
 pub mod pages;
 
 /// The shape of a cluster, said in as few words as a test needs.

@@ -60,12 +60,16 @@ impl Progress {
         sum
     }
 
-    /// `61 of 192 partitions taken in, 1.8 GiB of about 5.6 GiB, 48.0 MiB/s, 1m 20s left`.
+    /// `61 of 192 partitions taken in, 1.8 GiB of about 5.6 GiB, 48.0 MiB/s, 1m 20s left`, or that there is nothing to move.
     pub(crate) fn words(&self) -> String {
-        let mut words = format!("{} of {} partitions taken in", self.taken, self.taking);
-        if self.giving > 0 {
-            words += &format!(", {} of {} handed over", self.given, self.giving);
-        }
+        let mut words = match (self.taking, self.giving) {
+            (0, 0) => return "no partitions are to be moved".to_owned(),
+            (0, giving) => format!("{} of {giving} partitions handed over", self.given),
+            (taking, 0) => format!("{} of {taking} partitions taken in", self.taken),
+            (taking, giving) => {
+                format!("{} of {taking} partitions taken in, {} of {giving} handed over", self.taken, self.given)
+            }
+        };
         words += &match self.bytes_left {
             0 => format!(", {}", size(self.bytes)),
             left => format!(", {} of about {}", size(self.bytes), size(self.bytes + left)),
@@ -164,5 +168,13 @@ mod tests {
         assert_eq!(sum.words(), "0 of 100 partitions taken in, 0 B");
         assert_eq!(words(&state.members[0].moving).as_deref(), Some("taking in 0 of 100"));
         assert_eq!(words(&Moving::default()), None);
+    }
+
+    /// "0 of 0 partitions taken in, 0 B" stood there.
+    #[test]
+    fn where_nothing_is_to_be_moved_it_says_so() {
+        assert_eq!(Progress::default().words(), "no partitions are to be moved");
+        let gives = Progress { giving: 16, given: 3, bytes: 300, ..Progress::default() };
+        assert_eq!(gives.words(), "3 of 16 partitions handed over, 300 B");
     }
 }

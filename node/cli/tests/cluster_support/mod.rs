@@ -6,7 +6,6 @@
 #![allow(clippy::disallowed_methods, reason = "real processes take real time")]
 
 pub(crate) mod bad_machine;
-pub(crate) mod browser;
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -11,9 +11,7 @@ const held = new Map();
 let seen = null;
 
 function tell(now, text, tone) {
-  const time = new Date(now);
-  const item = make("li", {}, make("time", { datetime: time.toISOString() }, time.toLocaleTimeString("en-GB")),
-    make("span", tone ? { class: tone } : {}, text));
+  const item = make("li", {}, make("time", {}, clock(now)), make("span", tone ? { class: tone } : {}, text));
   byId("news").prepend(item);
   // What scrolls is to be reached without a mouse, and what is empty is not.
   byId("news").tabIndex = 0;
@@ -27,12 +25,13 @@ function essence(sight) {
     state: node.state, stays: node.stays, uptime: node.figures?.status.uptime_ms, version: node.figures?.status.version,
     isHeard: node.figures !== null,
   }]));
-  const troubles = new Map(sight.troubles.map((one) => [`${one.node} ${one.name} ${one.peer ?? ""}`, one]));
-  return { nodes, troubles, version: sight.ring_version, unfinished: sight.unfinished.length > 0 };
+  const each = sight.troubles.flatMap((one) => one.nodes.map((node) => ({ ...one, node })));
+  const troubles = new Map(each.map((one) => [JSON.stringify([one.node, one.name, one.peer]), one]));
+  return { nodes, troubles, isWhole: sight.left_out.all === 0, version: sight.ring_version, unfinished: sight.unfinished.length > 0 };
 }
 
-function takeNews(sight, now) {
-  const next = essence(sight), last = seen;
+function takeNews(sight) {
+  const next = essence(sight), last = seen, now = sight.at_ms;
   seen = next;
   if (last === null) return;
   if (next.version !== last.version) tell(now, `version ${next.version} of the members counts`);
@@ -44,7 +43,8 @@ function takeNews(sight, now) {
     else newsOf(name, before, node, now);
   }
   for (const name of last.nodes.keys()) if (!next.nodes.has(name)) tell(now, `${name} is no member any more`);
-  newsOfTroubles(last, next, now);
+  // What is left out may have been there before, and be there still.
+  if (last.isWhole && next.isWhole) newsOfTroubles(last, next, now);
   newsOfHints(sight, now);
 }
 
@@ -85,9 +85,8 @@ function newsOfHints(sight, now) {
     held.set(target, (held.get(target) ?? 0) + 1);
     if (held.get(target) === HELD_FOR) tell(now, `hints are held for ${target}, by ${holders.sort(inOrder).join(", ")}`);
   }
-  for (const [target, sights] of held) {
-    if (targets.has(target)) continue;
-    held.delete(target);
-    if (sights >= HELD_FOR) tell(now, `no hints are held for ${target} any more`, "good");
-  }
+  const over = [...held].filter(([target]) => !targets.has(target));
+  for (const [target] of over) held.delete(target);
+  const told = over.filter(([, sights]) => sights >= HELD_FOR).map(([target]) => target);
+  if (told.length > 0) tell(now, `no hints are held for ${told.sort(inOrder).join(", ")} any more`, "good");
 }

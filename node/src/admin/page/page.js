@@ -1,56 +1,11 @@
-// The stream, and what is shown of each sight of the cluster that comes by it.
-
-const stream = { source: null, at: 0, reconnect: 0, speaker: "this node", hiddenSince: 0 };
-const SILENT_MS = 5000, DEAD_MS = 15000, AGAIN_MS = 5000, HIDDEN_MS = 30000;
+// What is shown of each sight of the cluster, part by part: one that cannot be shown says so, and the others are shown.
 
 const HEADER = ["node", "state", "zone", "owns", "keys", "bytes", "requests/s", "99 of 100", "hints held", "last compared", "round trip",
   "clock", "disk free", "release", "up for"];
 
-function showVerdict({ verdict, cluster, speaker, troubles, at_ms }) {
-  const { well, severity, remedy } = verdict;
-  const sentence = severity === null ? `All is well: ${verdict.sentence[0].toLowerCase()}${verdict.sentence.slice(1)}` : verdict.sentence;
-  say(byId("verdict"), sentence);
-  byId("verdict").dataset.tone = severity ?? "well";
-  document.title = `${well ? "" : "! "}${cluster}: ${sentence}`;
-  byId("remedy").hidden = !remedy;
-  sayWithCode(byId("remedy"), remedy ? `To do: ${remedy}.` : "");
-  speak(`${sentence} ${remedy ? `To do: ${remedy}.` : ""}`);
-  say(byId("title"), `Driftless: ${cluster}`);
-  say(byId("source"), `as ${speaker} sees it, at ${new Date(at_ms).toLocaleTimeString("en-GB")}`);
-  showTroubles(troubles, sentence);
-}
-
-/** What several nodes say of the same stands there once; what is all that the first line says, not again. */
-function showTroubles(troubles, sentence) {
-  const groups = new Map();
-  for (const one of troubles) {
-    const key = [one.severity, one.what, one.remedy].join("\n"), group = groups.get(key);
-    if (group) [group.names, group.for_ms] = [[...group.names, one.node], Math.max(group.for_ms, one.for_ms)];
-    else groups.set(key, { ...one, names: [one.node] });
-  }
-  const all = [...groups.values()], list = byId("troubles-list");
-  byId("troubles").hidden = all.length === 0 || (all.length === 1 && sentence.includes(all[0].what));
-  all.forEach(({ names, what, remedy, severity, for_ms }, at) => {
-    const item = list.children[at] ?? list.appendChild(make("li", {}, make("p", {}, make("strong"), make("span")), make("p", { class: "do" })));
-    item.dataset.severity = severity;
-    say(item.firstChild.firstChild, names.sort(inOrder).join(", "));
-    sayWithCode(item.firstChild.lastChild, ` ${what} (for ${ago(for_ms)})`);
-    sayWithCode(item.lastChild, `To do: ${remedy}.`);
-  });
-  while (list.children.length > all.length) list.lastElementChild.remove();
-}
-
-/** For who listens: again only if it says something else than other numbers. */
-let spoken = "";
-function speak(text) {
-  const gist = text.replace(/\d+/g, "");
-  if (gist !== spoken) say(byId("spoken"), text);
-  spoken = gist;
-}
-
 function cells(node, speaker, sums) {
   const figures = node.figures;
-  if (!figures) return [node.zone, `${node.owned_percent.toFixed(1)} %`];
+  if (!figures) return [node.zone, percent(node.owned_percent)];
   const { status, exchanges, compared_ms: oldest, disk } = figures;
   const requests = OPERATIONS.map((operation) => sums[operation]);
   const took = requests.reduce((all, one) => all.map((number, at) => number + one.took[at]), new Array(BUCKETS).fill(0));
@@ -58,11 +13,11 @@ function cells(node, speaker, sums) {
   const never = exchanges.some((one) => one.never > 0);
   const unequal = exchanges.reduce((sum, one) => sum + one.unequal, 0);
   const compared = figures.aae_paused ? "paused" : never ? "not all yet" : unequal > 0 ? `${count(unequal)} differ` : `${ago(oldest)} ago`;
-  return [node.zone, `${node.owned_percent.toFixed(1)} %`, status.keys === null ? "counting" : count(status.keys), size(status.bytes),
+  return [node.zone, percent(node.owned_percent), status.keys === null ? "counting" : count(status.keys), size(status.bytes),
     rate(requests.reduce((sum, one) => sum + one.rate, 0)), short(within(took, 0.99)), status.hints === null ? "counting" : count(status.hints),
     exchanges.length > 0 || oldest !== null ? compared : NOTHING, trip === undefined ? NOTHING : short(trip),
     offset(status.clock_offset_ms),
-    disk ? `${size(disk.free)} (${Math.floor(disk.free * 100 / disk.total)} %)` : NOTHING, status.version, ago(status.uptime_ms)];
+    disk ? `${size(disk.free)}${disk.total > 0 ? ` (${Math.floor(disk.free * 100 / disk.total)} %)` : ""}` : NOTHING, status.version, ago(status.uptime_ms)];
 }
 
 /** Rows stay where they are, so that what has the focus or is selected does. */
@@ -75,7 +30,7 @@ function showNodes(sight) {
     let row = [...body.rows].find((row) => row.dataset.node === node.name);
     if (!row) {
       const swatch = colour(make("span", { class: "swatch" }), node.name);
-      row = make("tr", { "data-node": node.name }, make("th", { scope: "row" }, swatch, node.name), make("td", { class: "left" }, make("span")),
+      row = make("tr", { "data-node": node.name }, make("th", { scope: "row", title: node.name }, swatch, node.name), make("td", { class: "left" }, make("span")),
         ...HEADER.slice(2).map(() => make("td")));
     }
     if (body.rows[at] !== row) body.insertBefore(row, body.rows[at] ?? null);
@@ -115,62 +70,37 @@ function showValues(sight) {
   });
 }
 
+/** What is called how, where it stands, and who shows it. */
+const PARTS = [
+  ["whether all is well", "verdict", showVerdict],
+  ["the ring", "ring", showRing],
+  ["requests", "load", (sight) => {
+    takeRequests(sight, Date.now());
+    showRequests();
+    showValues(sight);
+  }],
+  ["nodes", "nodes-part", showNodes],
+  ["what is under way", "tasks-part", showTasks],
+  ["events", "news-part", takeNews],
+];
+
 function show(sight) {
-  const now = Date.now();
-  [stream.at, stream.speaker] = [now, sight.speaker];
-  document.body.classList.remove("stale");
-  byId("broken").hidden = true;
-  takeRequests(sight, now);
-  takeNews(sight, now);
-  showVerdict(sight);
-  showRing(sight);
-  showRequests();
-  showValues(sight);
-  showNodes(sight);
-  showTasks(sight);
-}
-
-function connect() {
-  clearTimeout(stream.reconnect);
-  stream.source?.close();
-  stream.source = new EventSource("events");
-  stream.source.addEventListener("ring", (event) => {
-    ring.arcs = JSON.parse(event.data);
-    drawRing();
-  });
-  stream.source.addEventListener("cluster", (event) => show(JSON.parse(event.data)));
-  stream.source.addEventListener("error", () => {
-    complain();
-    // A refusal, such as that too many watch, is final for the browser, and not for this page.
-    if (stream.source.readyState === EventSource.CLOSED) stream.reconnect = setTimeout(connect, AGAIN_MS);
-  });
-}
-
-function complain() {
-  document.body.classList.add("stale");
-  byId("broken").hidden = false;
-  const old = stream.at > 0 ? `; what is shown is ${span(Date.now() - stream.at)} old` : "";
-  say(byId("broken"), `${stream.speaker} sends nothing: it has stopped, cannot be reached, or has as many watchers as it may${old}. Trying again …`);
-}
-
-setInterval(() => {
-  if (stream.source === null) return;
-  const silent = Date.now() - stream.at;
-  if (stream.at > 0 && silent > SILENT_MS) complain();
-  if (stream.at > 0 && silent > DEAD_MS && stream.source.readyState === EventSource.OPEN) connect();
-}, 1000);
-
-// A page that nobody sees costs the nodes nothing.
-document.addEventListener("visibilitychange", () => {
-  clearTimeout(stream.hidden);
-  if (document.hidden) {
-    stream.hidden = setTimeout(() => {
-      stream.source?.close();
-      stream.source = null;
-    }, HIDDEN_MS);
-  } else if (stream.source === null) {
-    connect();
+  const failed = [];
+  for (const [what, id, showPart] of PARTS) {
+    let error = null;
+    try {
+      showPart(sight);
+    } catch (thrown) {
+      error = thrown;
+      reportError(error);
+      failed.push(`${what} (${error.message})`);
+    }
+    byId(id).classList.toggle("stale", error !== null);
+    if (error !== null && id === "verdict") {
+      say(byId(id), "Whether all is well cannot be shown.");
+      byId(id).dataset.tone = "none";
+    }
   }
-});
-
-connect();
+  byId("faulty").hidden = failed.length === 0;
+  sayWithCode(byId("faulty"), failed.length > 0 ? `This page cannot show ${failed.join("; ")}. What stands there is old: ask with \`driftless status\`.` : "");
+}

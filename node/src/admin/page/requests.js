@@ -5,6 +5,8 @@ const BUCKETS = 21, SHORTEST_US = 50, KEPT_S = 300, NOW_S = 10;
 
 const load = { before: new Map(), points: [], shown_s: 60 };
 
+const NOBODY = new Map();
+
 const none = () => ({ ok: 0, refused: 0, unknown: 0, took: new Array(BUCKETS).fill(0) });
 
 /** What each node has answered since it was last heard: of each operation the counts, and over how many seconds. */
@@ -79,6 +81,8 @@ function takeRequests(sight, now) {
   point.times = Object.fromEntries(OPERATIONS.map((operation) => [operation, within(sums[operation].took, 0.99)]));
   load.points.push(point);
   load.points = load.points.filter((one) => now - one.at <= KEPT_S * 1000);
+  // Of what is older lines are drawn, and nothing is added up any more.
+  for (const one of load.points) if (now - one.at > NOW_S * 1000) one.nodes = NOBODY;
 }
 
 const recent = (seconds) => load.points.filter((point) => load.points.at(-1).at - point.at < seconds * 1000);

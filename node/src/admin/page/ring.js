@@ -1,6 +1,8 @@
 // The ring: a band for each replica of a partition, the first owner inside, each arc in its owner's colour. Around it, what changes hands.
 
-const ring = { arcs: null, states: new Map(), alone: null, colours: new Map() };
+const ring = { arcs: null, text: "", isDrawn: false, states: new Map(), alone: null, colours: new Map() };
+
+const SHARES_MAX = 10;
 
 const INNER = 104, OUTER = 182, GAP = 2, AROUND = [186, 194];
 
@@ -46,6 +48,12 @@ function band(ownerOf, inner, outer) {
   return paths;
 }
 
+/** Takes the ring in; one that is as before is not drawn again. */
+function takeRing(arcs, text) {
+  if (text === ring.text) return;
+  [ring.arcs, ring.text, ring.isDrawn] = [arcs, text, false];
+}
+
 function drawRing() {
   const { members, owners, changing, n } = ring.arcs;
   byId("owners").replaceChildren(...[...members].sort(inOrder).map(ownerButton));
@@ -61,7 +69,7 @@ function drawRing() {
       children.push(path);
     }
   }
-  const moving = band((arc) => (changing[arc].length > 0 ? 0 : undefined), ...AROUND).get(0);
+  const marked = new Set(changing), moving = band((arc) => (marked.has(arc) ? 0 : undefined), ...AROUND).get(0);
   if (moving) children.push(draw("path", { d: moving, class: "changing" }, draw("title", {}, "changes hands")));
   children.push(draw("line", { class: "origin", x1: 200, y1: 200 - INNER + 8, x2: 200, y2: 200 - OUTER - 2 }));
   children.push(draw("text", { class: "large", x: 200, y: 200, id: "ring-count" }), draw("text", { class: "small", x: 200, y: 224, id: "ring-below" }),
@@ -71,7 +79,7 @@ function drawRing() {
 
 function ownerButton(name) {
   const swatch = colour(make("span", { class: "swatch" }), name);
-  const button = make("button", { type: "button", "aria-pressed": ring.alone === name, "data-owner": name }, swatch, name);
+  const button = make("button", { type: "button", "aria-pressed": ring.alone === name, "data-owner": name, title: name }, swatch, make("span", {}, name));
   button.addEventListener("click", () => {
     ring.alone = ring.alone === name ? null : name;
     shadeRing();
@@ -93,19 +101,28 @@ function shadeRing() {
   }
 }
 
+/** Of many nodes the table has the shares one by one. */
+function shares(nodes) {
+  const owned = nodes.map((node) => node.owned_percent);
+  if (nodes.length <= SHARES_MAX) return nodes.map((node) => `${node.name} ${percent(node.owned_percent)}`).sort(inOrder).join(", ");
+  return `${nodes.length} nodes with ${percent(Math.min(...owned))} to ${percent(Math.max(...owned))}`;
+}
+
 function showRing(sight) {
   if (!ring.arcs) return;
+  if (!ring.isDrawn) drawRing();
+  ring.isDrawn = true;
   ring.states = new Map(sight.nodes.map((node) => [node.name, node.state]));
   if (ring.alone !== null && !ring.states.has(ring.alone)) ring.alone = null;
   shadeRing();
-  const { owners, changing, n, version } = ring.arcs, up = sight.nodes.filter((node) => node.state === "up").length;
-  const moving = changing.filter((nodes) => nodes.length > 0).length;
+  const { owners, partitions, partitions_changing: moving, n, version } = ring.arcs;
+  const up = sight.nodes.filter((node) => node.state === "up").length, each = partitions / owners.length;
   say(byId("ring-count"), `${up} of ${sight.nodes.length}`);
   say(byId("ring-below"), sight.nodes.length === 1 ? "node up" : "nodes up");
   say(byId("ring-version"), `version ${version}`);
   const lost = sight.nodes.filter((node) => node.state !== "up").map((node) => node.name);
-  const shares = sight.nodes.filter((node) => node.stays).map((node) => `${node.name} ${node.owned_percent.toFixed(1)} %`);
-  say(byId("ring-words"), `${counted(owners.length, "partition")}, each with ${n === 1 ? "one owner" : `${n} owners`}: ${shares.sort(inOrder).join(", ")}.`
-    + (lost.length > 0 ? ` Hatched: ${lost.sort(inOrder).join(", ")} (not up).` : "")
+  say(byId("ring-words"), `${counted(partitions, "partition")}, each with ${n === 1 ? "one owner" : `${n} owners`}: ${shares(sight.nodes.filter((node) => node.stays))}.`
+    + (each > 1 ? ` One of each ${count(each)} is drawn.` : "")
+    + (lost.length > 0 ? ` Hatched: ${named(lost.sort(inOrder))} (not up).` : "")
     + (moving > 0 ? ` ${counted(moving, "partition")} changing hands (outermost ring).` : ""));
 }

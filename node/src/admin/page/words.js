@@ -31,7 +31,7 @@ function sayWithCode(element, text) {
 const NOTHING = "–";
 
 function count(number) {
-  return number === null || number === undefined ? NOTHING : number.toLocaleString("en-US", { maximumFractionDigits: 0 });
+  return !Number.isFinite(number) ? NOTHING : number.toLocaleString("en-US", { maximumFractionDigits: 0 });
 }
 
 /** `1 key`, `1,200 keys`. */
@@ -44,8 +44,12 @@ function rate(number) {
   return number.toLocaleString("en-US", { maximumFractionDigits: number > 0 && number < 10 ? 1 : 0 });
 }
 
+function percent(number) {
+  return Number.isFinite(number) ? `${number.toFixed(1)} %` : NOTHING;
+}
+
 function size(bytes) {
-  if (bytes === null || bytes === undefined || !Number.isFinite(bytes)) return NOTHING;
+  if (!Number.isFinite(bytes)) return NOTHING;
   const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
   let unit = 0;
   while (bytes >= 1024 && unit < units.length - 1) [bytes, unit] = [bytes / 1024, unit + 1];
@@ -54,7 +58,7 @@ function size(bytes) {
 
 /** A span of time: the two largest units of it. */
 function span(milliseconds) {
-  if (milliseconds === null || milliseconds === undefined || !Number.isFinite(milliseconds)) return NOTHING;
+  if (!Number.isFinite(milliseconds)) return NOTHING;
   const seconds = Math.ceil(milliseconds / 1000);
   const parts = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
   const at = Math.max(0, parts.findIndex(([, length]) => seconds >= length));
@@ -80,9 +84,15 @@ function short(microseconds) {
 
 /** By how much a clock is ahead, or behind. */
 function offset(milliseconds) {
-  if (milliseconds === null) return NOTHING;
+  if (!Number.isFinite(milliseconds)) return NOTHING;
   const size = Math.abs(milliseconds), sign = milliseconds > 0 ? "+" : milliseconds < 0 ? "−" : "";
   return `${sign}${size < 1000 ? `${size} ms` : ago(Math.round(size / 1000) * 1000)}`;
+}
+
+/** The time of day in UTC, as in the logs. */
+function clock(milliseconds) {
+  const time = new Date(milliseconds);
+  return Number.isFinite(time.getTime()) ? time.toISOString().slice(11, 19) : NOTHING;
 }
 
 const inOrder = new Intl.Collator("en", { numeric: true }).compare;

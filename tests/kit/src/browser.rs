@@ -1,5 +1,5 @@
-//! A real browser, spoken to over a pipe: commands and events are JSON objects that end with a zero byte (the DevTools protocol). Nothing
-//! but the browser's own program is needed for it.
+//! A real browser for tests of the status page, spoken to over a pipe: commands and events are JSON objects that end with a zero byte (the
+//! DevTools protocol). Nothing but the browser's own program is needed for it, and without that nothing is tested, which is said.
 
 #![allow(clippy::print_stdout, reason = "why nothing is tested is told")]
 
@@ -7,12 +7,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// One that runs, with one page open.
-pub(crate) struct Browser {
+/// One that runs, with some pages open, of which one is asked.
+#[derive(Debug)]
+pub struct Browser {
     child: Child,
     commands: ChildStdin,
     messages: Receiver<Value>,
@@ -24,7 +25,7 @@ pub(crate) struct Browser {
 
 impl Browser {
     /// Opens a page; says why not where there is no browser.
-    pub(crate) fn open(url: &str) -> Option<Browser> {
+    pub fn open(url: &str) -> Option<Browser> {
         if !Path::new(PROGRAM).exists() {
             println!("not tested in a browser: there is no {PROGRAM} (Debian's package chromium)");
             return None;
@@ -51,28 +52,47 @@ impl Browser {
         });
         let (session, complaints) = (Value::Null, Vec::new());
         let mut browser = Browser { child, commands, messages, session, last: 0, complaints, _profile: profile };
-        let target = browser.ask("Target.createTarget", json!({ "url": "about:blank" }))["targetId"].clone();
-        let attached = browser.ask("Target.attachToTarget", json!({ "targetId": target, "flatten": true }));
-        browser.session = attached["sessionId"].clone();
-        for method in ["Runtime.enable", "Log.enable", "Page.enable"] {
-            browser.ask(method, json!({}));
-        }
-        browser.ask("Page.navigate", json!({ "url": url }));
+        browser.open_another(url);
         Some(browser)
     }
 
+    /// Opens one more page in a window of its own, so that none hides another, which is the one that is asked from now on, and says which it is.
+    pub fn open_another(&mut self, url: &str) -> Value {
+        self.session = Value::Null;
+        let target =
+            self.ask("Target.createTarget", json!({ "url": "about:blank", "newWindow": true }))["targetId"].clone();
+        let attached = self.ask("Target.attachToTarget", json!({ "targetId": target, "flatten": true }));
+        self.session = attached["sessionId"].clone();
+        for method in ["Runtime.enable", "Log.enable", "Page.enable"] {
+            self.ask(method, json!({}));
+        }
+        self.ask("Page.navigate", json!({ "url": url }));
+        self.page()
+    }
+
+    /// The page that is asked.
+    pub fn page(&self) -> Value {
+        self.session.clone()
+    }
+
+    /// Which page is asked from now on.
+    pub fn turn_to(&mut self, page: &Value) {
+        self.session = page.clone();
+    }
+
     /// What an expression comes to in the page.
-    pub(crate) fn evaluate(&mut self, expression: &str) -> Value {
+    pub fn evaluate(&mut self, expression: &str) -> Value {
         let answer = self.ask("Runtime.evaluate", json!({ "expression": expression, "returnByValue": true }));
         answer["result"]["value"].clone()
     }
 
     /// What the browser had to object to in the page: scripts that failed, and what the page's policy forbids. Not that a node was gone.
-    pub(crate) fn complaints(&self) -> &[String] {
+    pub fn complaints(&self) -> &[String] {
         &self.complaints
     }
 
-    fn ask(&mut self, method: &str, params: Value) -> Value {
+    /// A command of the protocol, to the page.
+    pub fn ask(&mut self, method: &str, params: Value) -> Value {
         self.last += 1;
         let mut command = json!({ "id": self.last, "method": method, "params": params });
         if !self.session.is_null() {
@@ -101,10 +121,12 @@ impl Drop for Browser {
     fn drop(&mut self) {
         // It ends in order where it can, with all its processes.
         let _ = self.commands.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0");
-        if super::wait(&mut self.child, Duration::from_secs(10)).is_none() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
         }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
