@@ -52,3 +52,4 @@ pub mod store;
 #[cfg(test)]
 mod testkit;
 pub mod time;
+pub mod top;

@@ -19,6 +19,7 @@ use crate::figures::Figures;
 use crate::greeting::{self, ProtocolVersion, ProtocolVersions};
 use crate::key::{BucketId, Key};
 use crate::membership::{ClusterAnswer, ClusterCommand};
+use crate::top::{Top, TopCommand};
 use crate::topology::Topology;
 
 /// A request on the wire.
@@ -78,6 +79,8 @@ pub enum Request {
     MergeState(MergeState),
     /// What the node measures; since [`FIGURES`](crate::greeting::FIGURES). Nodes ask each other as well, passing it on like a client's.
     Figures,
+    /// Which keys are asked for most, are large, or have many siblings, as far as the node counts; since [`TOP`](crate::greeting::TOP).
+    Top(TopCommand),
 }
 
 /// Read a key.
@@ -197,6 +200,8 @@ pub enum Response {
     Merged(Merged),
     /// To [`Request::Figures`].
     Figures(Box<Figures>),
+    /// To [`Request::Top`].
+    Top(Box<Top>),
 }
 
 /// What was read.
@@ -665,7 +670,8 @@ impl Request {
             | Request::Damaged
             | Request::Cluster(_)
             | Request::Drain(_)
-            | Request::Figures => Class::Node,
+            | Request::Figures
+            | Request::Top(_) => Class::Node,
         }
     }
 
@@ -678,6 +684,7 @@ impl Request {
     pub fn spoken_from(&self) -> ProtocolVersion {
         match self {
             Request::GetState(_) | Request::MergeState(_) | Request::Figures => greeting::FIGURES,
+            Request::Top(_) => greeting::TOP,
             _ => ProtocolVersions::OURS.lowest(),
         }
     }

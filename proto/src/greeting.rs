@@ -40,6 +40,9 @@ pub struct ProtocolVersions {
 /// The version since which a node can be asked what it measures. Before it that would be taken for a broken frame, and end the connection.
 pub const FIGURES: ProtocolVersion = ProtocolVersion(3);
 
+/// The version since which a node can be asked for its hot, large and divided keys.
+pub const TOP: ProtocolVersion = ProtocolVersion(4);
+
 /// Two sides share no version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NothingInCommon {
@@ -50,7 +53,7 @@ pub struct NothingInCommon {
 impl ProtocolVersions {
     /// Those of this release. A change that an older release cannot read raises the highest; the lowest follows when nothing is left
     /// here that can speak it.
-    pub const OURS: ProtocolVersions = ProtocolVersions { lowest: ProtocolVersion(2), highest: FIGURES };
+    pub const OURS: ProtocolVersions = ProtocolVersions { lowest: ProtocolVersion(2), highest: TOP };
 
     /// From one to another; `None` if the lowest is above the highest, which is no version at all.
     pub fn new(lowest: u16, highest: u16) -> Option<ProtocolVersions> {

@@ -11,6 +11,7 @@
 //!               Hlc                                a hybrid logical clock, for display and LWW buckets only
 //! client.rs     Request, Response                  the whole conversation between a client and a node
 //! figures.rs    Figures                        what a node measures of itself, for who looks at a whole cluster
+//! top.rs        Top                            which keys are hot, large or have many siblings; how answers of several become one
 //! error.rs      Failure: Refused | Unknown         what went wrong, and whether anything may have happened
 //! membership.rs Record, Change                     what a cluster agrees on, and how an operator changes it
 //! role.rs       Role                               what a client may do
@@ -33,6 +34,7 @@ pub mod latency;
 pub mod membership;
 pub mod role;
 pub mod state_pages;
+pub mod top;
 pub mod topology;
 
 pub use bucket::{BucketDefinition, Conflict, Durability, Quorum, QuorumError};

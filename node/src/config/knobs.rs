@@ -151,7 +151,7 @@ impl Takes {
 pub(super) const PREFIX: &str = "DRIFTLESS__";
 
 /// The sections of the file.
-pub const SECTIONS: [&str; 7] = ["tls", "access", "audit", "limits", "aae", "store", "log"];
+pub const SECTIONS: [&str; 8] = ["tls", "access", "audit", "limits", "aae", "top", "store", "log"];
 
 #[cfg(test)]
 mod tests {

@@ -39,7 +39,7 @@ impl Responder<'_> {
                 let read = self.read(*bucket, key, &siblings, basis, shown);
                 Response::Read(Read { explanation: self.explanation(question, replicas), ..read })
             }
-            (Ok(Answer::Read { siblings, .. }), Question::State { shown }) => {
+            (Ok(Answer::Read { siblings, .. }), Question::State { shown, .. }) => {
                 Response::State(self.state_page(&siblings, shown))
             }
             (Ok(Answer::Written { dot, siblings, acks, primaries }), Question::Put { bucket, key, write_id }) => {

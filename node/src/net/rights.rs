@@ -116,7 +116,9 @@ fn needed(request: &Request) -> Role {
         | Request::Figures
         | Request::Cluster(ClusterCommand::State | ClusterCommand::Plan | ClusterCommand::History) => Role::Reader,
         Request::Put(_) | Request::Delete(_) => Role::Writer,
-        Request::Restore(_)
+        // It may show names of keys, of all buckets.
+        Request::Top(_)
+        | Request::Restore(_)
         | Request::MergeState(_)
         | Request::Aae(AaeCommand::Run { .. } | AaeCommand::Pause | AaeCommand::Resume)
         | Request::Drain(DrainCommand::Begin | DrainCommand::Undo)

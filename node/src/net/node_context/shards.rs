@@ -10,6 +10,7 @@ use driftless_ring::NodeId;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::super::findings::Finding;
+use super::super::top::Gathering;
 use super::super::inbound::Taken;
 use super::super::under_way::UnderWay;
 use super::{NodeContext, whole_seconds};
@@ -68,6 +69,8 @@ pub(crate) enum ShardMessage {
     SendLetter { to: NodeId, message: Message },
     /// Ask every peer what it measures.
     AskForFigures,
+    /// Say which keys are hot.
+    Top(Arc<Gathering>),
     /// Certificates, authorities or what is allowed have changed.
     Credentials,
     /// Seal and open context tokens with these from now on.
