@@ -256,7 +256,7 @@ mod tests {
         let one = top(60_000, vec![bucket(vec![hot(1, 90, 9, 1), hot(2, 5, 0, 5)], 10)]);
         let other = top(60_000, vec![bucket(vec![hot(1, 50, 0, 0), hot(3, 4, 0, 0)], 4)]);
         let both = joined(&[one, other], 10);
-        assert_eq!(both.buckets[0].hot, [hot(1, 140, 9, 1), hot(3, 4, 0, 10), hot(2, 5, 0, 9)]);
+        assert_eq!(both.buckets[0].hot, [hot(1, 140, 9, 1), hot(2, 5, 0, 9), hot(3, 4, 0, 10)]);
         assert_eq!((both.buckets[0].floor, both.buckets[0].requests, both.span_ms), (14, 164, 60_000));
     }
 

@@ -25,7 +25,7 @@ fn state(lengths: &[usize]) -> Siblings {
         write_id: WriteId(0),
     };
     let live: Vec<_> = (1..).zip(lengths).map(|(at, len)| (Dot::new(ActorId(at), 1), version(len))).collect();
-    let vv = VersionVector::from_iter(live.iter().map(|(dot, _)| (dot.actor, dot.counter)));
+    let vv = live.iter().map(|(dot, _)| *dot).collect::<VersionVector>();
     Siblings::from_parts(vv, live).expect("each is covered")
 }
 
