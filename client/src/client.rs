@@ -133,14 +133,14 @@ impl Client {
 
     /// Which keys a node was asked for most in the last one to two minutes, and which of those that it coordinated lately are large or
     /// have many siblings. The node is given as in [`Client::status`]; an operator may ask. Each node counts what clients ask of it: the
-    /// answers of all members, [joined](crate::joined_tops), are those of the cluster.
+    /// answers of all members, [joined](Top::of_nodes), are those of the cluster.
     ///
     /// ```no_run
-    /// # use driftless_client::{Client, TopCommand, joined_tops};
+    /// # use driftless_client::{Client, Top, TopCommand};
     /// # async fn hottest(client: Client) -> Result<(), driftless_client::StatusError> {
     /// let command = TopCommand { bucket: None, most: 20 };
     /// let answers = [client.top("n1", &command).await?, client.top("n2", &command).await?];
-    /// let all = joined_tops(&answers, 20);
+    /// let all = Top::of_nodes(&answers, 20);
     /// for bucket in &all.buckets {
     ///     for key in &bucket.hot {
     ///         println!("{:016x}: {} times, or up to {} less", key.key.token.0, key.count(), key.over);

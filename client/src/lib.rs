@@ -209,7 +209,7 @@ pub use driftless_proto::membership::{
     CandidateState, Change as ClusterChange, ClusterAnswer, ClusterCommand, ClusterState, Decided, MemberState, Moving,
     Past, Plan, PlannedNode, Recovery, Staged,
 };
-pub use driftless_proto::top::{BucketTop, HotKey, Seen, SeenKey, Top, TopCommand, TopKey, joined as joined_tops};
+pub use driftless_proto::top::{BucketTop, HotKey, Seen, SeenKey, Top, TopCommand, TopKey};
 pub use driftless_proto::{
     BucketDefinition, BucketId, BucketName, Conflict as ConflictPolicy, ContextError, Durability, Hlc, Key, KeyError,
     MalformedWriteId, Outcome, Quorum, Refusal, Scope, Topology, Unknown, WriteId,

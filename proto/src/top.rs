@@ -107,6 +107,13 @@ pub struct Seen {
     pub ago_ms: u64,
 }
 
+impl Top {
+    /// The answers of nodes as one, with no more than so many keys in a list: see [`joined`].
+    pub fn of_nodes(answers: &[Top], most: usize) -> Top {
+        joined(answers, Keys::Shared, most)
+    }
+}
+
 impl HotKey {
     /// How often it was asked for, at most; by [`over`](HotKey::over) less at the least.
     pub fn count(&self) -> u64 {
@@ -114,9 +121,18 @@ impl HotKey {
     }
 }
 
+/// Whether one key can have been counted by several that are to be joined.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keys {
+    /// Nodes: whichever a client asks counts. So do the windows of a shard.
+    Shared,
+    /// Shards of one node: each counts keys of its own.
+    Apart,
+}
+
 /// The answers of several nodes, or shards of one, as one: counts and errors are added up, of what was seen the latest counts. Where
 /// they counted for different times, all are brought to the longest. No list is longer than `most`.
-pub fn joined(answers: &[Top], most: usize) -> Top {
+pub fn joined(answers: &[Top], keys: Keys, most: usize) -> Top {
     let span_ms = answers.iter().map(|answer| answer.span_ms).max().unwrap_or(0);
     let mut buckets: BTreeMap<BucketId, Vec<BucketTop>> = BTreeMap::new();
     for answer in answers {
@@ -128,16 +144,20 @@ pub fn joined(answers: &[Top], most: usize) -> Top {
         watches: answers.iter().any(|answer| answer.watches),
         names: answers.iter().any(|answer| answer.names),
         span_ms,
-        buckets: buckets.into_values().filter_map(|parts| BucketTop::summed(&parts, most)).collect(),
+        buckets: buckets.into_values().filter_map(|parts| BucketTop::summed(&parts, keys, most)).collect(),
         uncounted: answers.iter().map(|answer| answer.uncounted).fold(0, u64::saturating_add),
     }
 }
 
 impl BucketTop {
     /// The sum of several of one bucket; `None` of nothing.
-    pub fn summed(parts: &[BucketTop], most: usize) -> Option<BucketTop> {
+    pub fn summed(parts: &[BucketTop], keys: Keys, most: usize) -> Option<BucketTop> {
         let bucket = parts.first()?.bucket;
-        let floor = sum(parts.iter().map(|part| part.floor));
+        let floors = parts.iter().map(|part| part.floor);
+        let floor = match keys {
+            Keys::Shared => sum(floors),
+            Keys::Apart => floors.max().unwrap_or(0),
+        };
         let mut hot: BTreeMap<Token, (HotKey, u64)> = BTreeMap::new();
         for part in parts {
             for key in &part.hot {
@@ -155,7 +175,10 @@ impl BucketTop {
         }
         let mut hot: Vec<HotKey> = hot
             .into_values()
-            .map(|(key, listed)| HotKey { over: key.over.saturating_add(floor - listed.min(floor)), ..key })
+            .map(|(key, listed)| match keys {
+                Keys::Shared => HotKey { over: key.over.saturating_add(floor.saturating_sub(listed)), ..key },
+                Keys::Apart => key,
+            })
             .collect();
         // Keys of which as many are known for sure come before those that may only have been.
         hot.sort_by_key(|key| (Reverse(key.count()), key.over, key.key.token));
@@ -223,7 +246,7 @@ fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
 }
 
 /// Keys that a list of a node can have.
-pub const KEYS_MAX: usize = 128;
+pub const KEYS_MAX: usize = 256;
 
 /// Bytes of a name that are kept.
 pub const NAME_BYTES: usize = 64;
@@ -255,15 +278,24 @@ mod tests {
     fn who_does_not_list_a_key_may_have_counted_it_as_often_as_its_least() {
         let one = top(60_000, vec![bucket(vec![hot(1, 90, 9, 1), hot(2, 5, 0, 5)], 10)]);
         let other = top(60_000, vec![bucket(vec![hot(1, 50, 0, 0), hot(3, 4, 0, 0)], 4)]);
-        let both = joined(&[one, other], 10);
+        let both = joined(&[one, other], Keys::Shared, 10);
         assert_eq!(both.buckets[0].hot, [hot(1, 140, 9, 1), hot(2, 5, 0, 9), hot(3, 4, 0, 10)]);
         assert_eq!((both.buckets[0].floor, both.buckets[0].requests, both.span_ms), (14, 164, 60_000));
     }
 
     #[test]
+    fn a_shard_says_nothing_of_the_keys_of_another() {
+        let one = top(60_000, vec![bucket(vec![hot(1, 90, 9, 1)], 10)]);
+        let other = top(60_000, vec![bucket(vec![hot(3, 40, 0, 2)], 14)]);
+        let both = joined(&[one, other], Keys::Apart, 10);
+        assert_eq!(both.buckets[0].hot, [hot(1, 90, 9, 1), hot(3, 40, 0, 2)]);
+        assert_eq!((both.buckets[0].floor, both.buckets[0].requests), (14, 142));
+    }
+
+    #[test]
     fn what_is_cut_off_raises_the_floor() {
         let all = top(1, vec![bucket((1..=5).map(|token| hot(token, 10 * token, 0, 0)).collect(), 0)]);
-        let cut = joined(&[all], 2);
+        let cut = joined(&[all], Keys::Shared, 2);
         assert_eq!(cut.buckets[0].hot, [hot(5, 50, 0, 0), hot(4, 40, 0, 0)]);
         assert_eq!(cut.buckets[0].floor, 30, "the third was asked for that often");
     }
@@ -272,7 +304,7 @@ mod tests {
     fn who_has_just_started_counts_by_its_rate() {
         let long = top(100_000, vec![bucket(vec![hot(1, 1_000, 0, 0)], 0)]);
         let short = top(10_000, vec![bucket(vec![hot(1, 0, 30, 3)], 0)]);
-        let both = joined(&[long, short], 10);
+        let both = joined(&[long, short], Keys::Shared, 10);
         assert_eq!(both.buckets[0].hot, [hot(1, 1_000, 300, 30)]);
     }
 
@@ -286,7 +318,7 @@ mod tests {
             SeenKey { key: key(7), seen: seen(10, 1, 40) },
             SeenKey { key: key(8), seen: seen(500, 1, 9) },
         ]);
-        let both = joined(&[top(1, vec![old]), top(1, vec![new])], 10);
+        let both = joined(&[top(1, vec![old]), top(1, vec![new])], Keys::Shared, 10);
         let expected = [
             SeenKey { key: key(8), seen: seen(500, 1, 9) },
             SeenKey { key: name, seen: seen(10, 1, 40) },
@@ -297,9 +329,9 @@ mod tests {
     #[test]
     fn buckets_are_kept_apart_and_nothing_joins_to_nothing() {
         let other = BucketTop { bucket: BucketId(2), ..bucket(vec![hot(1, 1, 0, 0)], 0) };
-        let both = joined(&[top(1, vec![bucket(vec![hot(1, 7, 0, 0)], 0)]), top(1, vec![other])], 10);
+        let both = joined(&[top(1, vec![bucket(vec![hot(1, 7, 0, 0)], 0)]), top(1, vec![other])], Keys::Shared, 10);
         assert_eq!(both.buckets.iter().map(|one| one.hot[0].reads).collect::<Vec<_>>(), [7, 1]);
-        assert_eq!(joined(&[], 10), Top::default());
+        assert_eq!(joined(&[], Keys::Apart, 10), Top::default());
     }
 
     proptest! {
@@ -310,7 +342,7 @@ mod tests {
                 hot(token % 3 + shift, *reads, *writes, *over)
             }).collect::<Vec<_>>();
             let with = |shift, span| top(span, vec![BucketTop { requests: u64::MAX, hot: keys(shift), ..bucket(Vec::new(), u64::MAX) }]);
-            let all = joined(&[with(0, spans[0]), with(1, spans[1])], 4);
+            let all = joined(&[with(0, spans[0]), with(1, spans[1])], Keys::Shared, 4);
             prop_assert!(all.buckets[0].hot.len() <= 4);
         }
 
@@ -326,9 +358,9 @@ mod tests {
             // Each part lists its first three keys exactly, and of the others how often they were asked for at most.
             let parts: Vec<BucketTop> = parts.iter().map(|part| {
                 let listed: Vec<HotKey> = part.iter().map(|(token, count)| hot(*token, *count, 0, 0)).collect();
-                BucketTop::summed(&[bucket(listed, 0)], 3).expect("one")
+                BucketTop::summed(&[bucket(listed, 0)], Keys::Shared, 3).expect("one")
             }).collect();
-            let all = BucketTop::summed(&parts, most).expect("some");
+            let all = BucketTop::summed(&parts, Keys::Shared, most).expect("some");
             prop_assert_eq!(all.requests, requests.len() as u64);
             for (token, count) in truth {
                 match all.hot.iter().find(|key| key.key.token == Token(token)) {

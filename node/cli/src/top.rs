@@ -7,7 +7,7 @@ mod lines;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use driftless_client::{Client, NoRetry, Profile, Top, TopCommand, joined_tops};
+use driftless_client::{Client, NoRetry, Profile, Top, TopCommand};
 use driftless_proto::top::KEYS_MAX;
 use driftless_proto::{BucketId, Topology};
 use futures::future::join_all;
@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// What they are ranked by
     #[arg(long, value_enum, default_value_t)]
     by: By,
-    /// So many keys; nodes know of 128 hot ones in a bucket, and of 64 others
+    /// So many keys; nodes know of 256 hot ones in a bucket, and of 64 others
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=KEYS_MAX as i64))]
     count: u32,
     /// Show it until Ctrl-C, asked anew each second or so many; with --format json a line each time
@@ -145,7 +145,7 @@ pub(crate) fn joined<'a>(answers: impl Iterator<Item = &'a Said>) -> Top {
         Said::Top(top) => Some(Top::clone(top)),
         Said::Older | Said::Denied(_) | Said::Silence => None,
     });
-    joined_tops(&tops.collect::<Vec<_>>(), KEYS_MAX)
+    Top::of_nodes(&tops.collect::<Vec<_>>(), KEYS_MAX)
 }
 
 /// What is to be known beside the lines, a sentence each: who has not counted, and how names are seen.
@@ -169,7 +169,7 @@ pub(crate) fn remarks<'a>(answers: impl Iterator<Item = (&'a str, &'a Said)> + C
     }
     if top.uncounted > 0 {
         let uncounted = output::grouped(top.uncounted);
-        remarks.push(format!("{uncounted} requests were for buckets beyond the 64 that a shard counts."));
+        remarks.push(format!("{uncounted} requests were for buckets beyond the 32 that a shard counts."));
     }
     if top.watches && !top.names && !top.buckets.is_empty() {
         remarks.push(NAMES.to_owned());

@@ -251,6 +251,8 @@ enum Question {
 impl Coordinator {
     pub(crate) fn new(shard: &Shard, keys: ContextKeys, mut rng: StdRng) -> Coordinator {
         let ids = RequestIds::new(Lane::Coordinator, rng.random());
+        let mut top = Top::new(shard.limits.top.clone());
+        top.handle_topology(shard.node, &shard.topology);
         Coordinator {
             keys,
             rng,
@@ -265,7 +267,7 @@ impl Coordinator {
             value_bytes: 0,
             timeouts: BinaryHeap::new(),
             ids,
-            top: Top::new(shard.limits.top.clone()),
+            top,
             outputs: VecDeque::new(),
         }
     }
@@ -336,7 +338,7 @@ impl Coordinator {
     /// nothing of the owners of today. What it has had stamped is recognised by its write id, and is not stamped again. Who has been
     /// answered goes on as it was: late answers only count for repair.
     pub(crate) fn handle_configurations(&mut self, shard: &Shard, now: Now) {
-        self.top.handle_topology(&shard.topology);
+        self.top.handle_topology(shard.node, &shard.topology);
         for id in self.open_ids() {
             let Some(open) = self.requests.get_mut(&id).filter(|open| open.is_waited_for) else { continue };
             // What a peer coordinates, it begins again itself.

@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use driftless_proto::client::Response;
-use driftless_proto::top::{self, Top, TopCommand};
+use driftless_proto::top::{self, Keys, Top, TopCommand};
 
 use super::node_context::{NodeContext, ShardMessage};
 use crate::engine::ClientTag;
@@ -28,7 +28,7 @@ impl Gathering {
         let mut all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         all.push(told);
         let most = usize::try_from(self.command.most).unwrap_or(top::KEYS_MAX).min(top::KEYS_MAX);
-        (all.len() == shards).then(|| Response::Top(Box::new(top::joined(&all, most))))
+        (all.len() == shards).then(|| Response::Top(Box::new(top::joined(&all, Keys::Apart, most))))
     }
 }
 

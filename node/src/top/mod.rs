@@ -9,7 +9,7 @@
 //! that answers.
 //!
 //! Everything is bounded: [`BUCKETS_MAX`] buckets, and of each so many keys as [`KEYS_MAX`], [`SEEN_MAX`] and [`NAME_BYTES`] say. That is at most
-//! [`BUCKET_BYTES_MAX`] a bucket with names, 4.5 MiB a shard; what is not asked for takes nothing. No request allocates once a bucket is full, none makes
+//! [`BUCKET_BYTES_MAX`] a bucket with names, 3.5 MiB a shard; what is not asked for takes nothing. No request allocates once a bucket is full, none makes
 //! another answer, and what is counted depends on what was asked and when, on nothing else.
 //!
 //! *Hot* means now: counts are of two windows, the minute that runs and the whole one before it, which are joined like the answers of two
@@ -24,9 +24,9 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::time::Duration;
 
-use driftless_proto::top::{self, BucketTop, KEYS_MAX, TopCommand};
+use driftless_proto::top::{self, BucketTop, KEYS_MAX, Keys, TopCommand};
 use driftless_proto::{BucketId, Siblings, Topology};
-use driftless_ring::Token;
+use driftless_ring::{NodeId, Token};
 
 use crate::config::TopLimits;
 use crate::time::Instant;
@@ -47,6 +47,8 @@ pub struct Top {
     window: u64,
     /// Requests of buckets that there is no room for, in this window and in the one before.
     uncounted: [u64; 2],
+    /// Among how many shards the keys are divided.
+    shards: Option<u16>,
 }
 
 /// Of one bucket.
@@ -60,7 +62,7 @@ struct Bucket {
 impl Top {
     /// Nothing was asked yet.
     pub fn new(limits: TopLimits) -> Top {
-        Top { limits, buckets: BTreeMap::new(), since: None, window: 0, uncounted: [0; 2] }
+        Top { limits, buckets: BTreeMap::new(), since: None, window: 0, uncounted: [0; 2], shards: None }
     }
 
     /// Whether it counts.
@@ -97,15 +99,21 @@ impl Top {
         }
     }
 
-    /// These are the buckets that there are.
-    pub fn handle_topology(&mut self, topology: &Topology) {
+    /// These are the buckets that there are. A node that becomes a member divides its keys anew: what a shard has counted until then may be
+    /// another one's from now on, and shards are joined as if that never happened.
+    pub fn handle_topology(&mut self, me: NodeId, topology: &Topology) {
+        let shards = topology.ring().member(me).map(|member| member.shards);
+        if shards != self.shards {
+            self.shards = shards;
+            self.forget();
+        }
         self.buckets.retain(|bucket, _| topology.bucket(*bucket).is_some());
     }
 
     /// Whoever does not watch any more forgets what was counted, and whoever shows no names any more forgets these.
     pub fn handle_limits(&mut self, limits: &TopLimits) {
         if !limits.watch {
-            (self.buckets, self.since, self.uncounted) = (BTreeMap::new(), None, [0; 2]);
+            self.forget();
         }
         if !limits.keys {
             for Bucket { hot, large, siblings } in self.buckets.values_mut() {
@@ -132,6 +140,10 @@ impl Top {
             buckets: buckets.filter_map(|(id, bucket)| bucket.told(now, *id, most)).collect(),
             uncounted: self.uncounted.iter().sum(),
         }
+    }
+
+    fn forget(&mut self) {
+        (self.buckets, self.since, self.uncounted) = (BTreeMap::new(), None, [0; 2]);
     }
 
     /// How long the two windows have lasted.
@@ -193,7 +205,7 @@ impl Bucket {
         self.hot[1].tell(now, &mut before);
         current.large.extend(self.large.told(now));
         current.siblings.extend(self.siblings.told(now));
-        BucketTop::summed(&[current, before], most)
+        BucketTop::summed(&[current, before], Keys::Shared, most)
     }
 }
 
@@ -205,10 +217,10 @@ fn nothing(bucket: BucketId) -> BucketTop {
 pub const WINDOW: Duration = Duration::from_secs(60);
 
 /// Of one shard. Clusters have a handful of buckets; whoever makes thousands of them is not shown the keys of all.
-pub const BUCKETS_MAX: usize = 64;
+pub const BUCKETS_MAX: usize = 32;
 
 /// Memory of a bucket, at most; a test adds it up.
-pub const BUCKET_BYTES_MAX: usize = 72 << 10;
+pub const BUCKET_BYTES_MAX: usize = 112 << 10;
 
 /// Keys of which it is kept how large they were; and how many siblings they had.
 pub const SEEN_MAX: usize = 64;

@@ -2,6 +2,7 @@
 
 use driftless_proto::top::{HotKey, NAME_BYTES, SeenKey};
 use driftless_proto::{ActorId, Dot, Hlc, Version, VersionVector, WriteId};
+use driftless_ring::NodeId;
 use driftless_testkit::{TopologyBuilder, bucket};
 
 use super::*;
@@ -133,16 +134,30 @@ fn buckets_beyond_the_bound_are_said_not_to_be_counted_until_there_is_room() {
     assert_eq!((told.buckets.len(), told.uncounted), (BUCKETS_MAX, 3));
     // Of one that is deleted nothing is left.
     let kept = TopologyBuilder::of(["a", "b", "c"]).bucket(bucket(5, "carts", 3)).build();
-    top.handle_topology(&kept);
+    top.handle_topology(NodeId(9), &kept);
     let told = top.told(at(2), &ALL);
     assert_eq!(told.buckets.iter().map(|bucket| bucket.bucket.0).collect::<Vec<_>>(), [0, 5]);
     top.asked(at(3), BucketId(70), Token(1), true, b"k");
     assert_eq!(top.told(at(3), &ALL).buckets.len(), 3, "there is room again");
 }
 
+/// Its keys are divided among its shards only from then on.
+#[test]
+fn a_node_that_becomes_a_member_begins_to_count_anew() {
+    let topology = TopologyBuilder::of(["a", "b", "c"]).build();
+    let me = topology.ring().members()[0].id;
+    let mut top = top(true, false);
+    top.asked(at(1), BucketId::DEFAULT, Token(1), true, b"k");
+    top.handle_topology(me, &topology);
+    assert_eq!(top.told(at(2), &ALL).buckets, []);
+    top.asked(at(2), BucketId::DEFAULT, Token(1), true, b"k");
+    top.handle_topology(me, &topology);
+    assert_eq!(top.told(at(2), &ALL).buckets.len(), 1, "another version that changes nothing of that");
+}
+
 #[test]
 fn a_bucket_takes_no_more_memory_than_is_said() {
-    assert!(BUCKET_BYTES_MAX * BUCKETS_MAX <= 4_608 << 10, "4.5 MiB a shard, as docs/configuration.md has it");
+    assert!(BUCKET_BYTES_MAX * BUCKETS_MAX <= 3_584 << 10, "3.5 MiB a shard, as docs/configuration.md has it");
     // Keys that nobody has seen before, for ever, with the longest of names.
     let mut top = top(true, true);
     for number in 0..50_000_u64 {
