@@ -224,21 +224,20 @@ fn latest(one: Option<Seen>, other: Option<Seen>) -> Option<Seen> {
     [one, other].into_iter().flatten().min_by_key(|seen| seen.ago_ms)
 }
 
-/// As much as it would have been in a longer time. What is known for sure is rounded down, what may be over is rounded up, and no count
-/// falls.
+/// As much as it would have been in a longer time, to the nearest whole number; what may be over is rounded up.
 fn scaled(bucket: &BucketTop, from_ms: u64, to_ms: u64) -> BucketTop {
     if from_ms == to_ms {
         return bucket.clone();
     }
     let (from, to) = (u128::from(from_ms.max(1)), u128::from(to_ms.max(1)));
     let narrow = |number: u128| u64::try_from(number).unwrap_or(u64::MAX);
-    let down = |number: u64| narrow(u128::from(number) * to / from);
+    let nearest = |number: u64| narrow((u128::from(number) * to + from / 2) / from);
     let up = |number: u64| narrow((u128::from(number) * to).div_ceil(from));
     let hot = bucket.hot.iter().map(|key| {
-        let (reads, writes) = (down(key.reads), down(key.writes));
-        HotKey { reads, writes, over: up(key.count()).saturating_sub(reads.saturating_add(writes)), ..key.clone() }
+        let [reads, writes] = [key.reads, key.writes].map(nearest);
+        HotKey { reads, writes, over: up(key.over), ..key.clone() }
     });
-    BucketTop { requests: up(bucket.requests), hot: hot.collect(), floor: up(bucket.floor), ..bucket.clone() }
+    BucketTop { requests: nearest(bucket.requests), hot: hot.collect(), floor: up(bucket.floor), ..bucket.clone() }
 }
 
 fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
@@ -304,8 +303,12 @@ mod tests {
     fn who_has_just_started_counts_by_its_rate() {
         let long = top(100_000, vec![bucket(vec![hot(1, 1_000, 0, 0)], 0)]);
         let short = top(10_000, vec![bucket(vec![hot(1, 0, 30, 3)], 0)]);
-        let both = joined(&[long, short], Keys::Shared, 10);
+        let both = joined(&[long.clone(), short], Keys::Shared, 10);
         assert_eq!(both.buckets[0].hot, [hot(1, 1_000, 300, 30)]);
+        // What is exact stays so where nodes merely do not count from the same moment on.
+        let later = top(99_990, vec![bucket(vec![hot(1, 3, 1, 0)], 0)]);
+        let both = joined(&[long, later], Keys::Shared, 10);
+        assert_eq!(both.buckets[0].hot, [hot(1, 1_003, 1, 0)]);
     }
 
     #[test]

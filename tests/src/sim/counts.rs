@@ -4,18 +4,36 @@ use std::collections::VecDeque;
 
 use driftless_node::time::Instant;
 use driftless_node::top::WINDOW;
-use driftless_proto::BucketId;
+use driftless_proto::{BucketId, Topology};
 use driftless_proto::client::Request;
 use driftless_proto::top::{BucketTop, KEYS_MAX, Top, TopCommand};
+use driftless_ring::NodeId;
 
 /// Of one shard of a process.
-#[derive(Default)]
-pub(super) struct Counts(VecDeque<(Instant, BucketId)>);
+pub struct Counts {
+    me: NodeId,
+    is_member: bool,
+    asked: VecDeque<(Instant, BucketId)>,
+}
 
 /// Asks for everything.
 pub(super) const ALL: TopCommand = TopCommand { bucket: None, most: KEYS_MAX as u32 };
 
 impl Counts {
+    /// A shard of this node, which has just started.
+    pub(super) fn of(me: NodeId, topology: &Topology) -> Counts {
+        Counts { me, is_member: topology.ring().member(me).is_some(), asked: VecDeque::new() }
+    }
+
+    /// A node that becomes a member, or is none any more, begins anew.
+    pub(super) fn handle_topology(&mut self, topology: &Topology) {
+        let is_member = topology.ring().member(self.me).is_some();
+        if is_member != self.is_member {
+            self.is_member = is_member;
+            self.asked.clear();
+        }
+    }
+
     /// A client asks.
     pub(super) fn asked(&mut self, now: Instant, deadline: Instant, request: &Request) {
         let counts = match request {
@@ -24,11 +42,11 @@ impl Counts {
             _ => false,
         };
         if let Some(bucket) = request.bucket().filter(|_| counts && now < deadline) {
-            self.0.push_back((now, bucket));
+            self.asked.push_back((now, bucket));
         }
         // Two windows are as much as anybody tells of.
-        while self.0.front().is_some_and(|(at, _)| now.since(*at) > WINDOW * 2) {
-            self.0.pop_front();
+        while self.asked.front().is_some_and(|(at, _)| now.since(*at) > WINDOW * 2) {
+            self.asked.pop_front();
         }
     }
 
@@ -37,7 +55,7 @@ impl Counts {
         let window = now.0 / WINDOW.as_micros() as u64;
         let begin = window.saturating_sub(1) * WINDOW.as_micros() as u64;
         let asked = |bucket: &BucketTop| {
-            self.0.iter().filter(|(at, of)| *of == bucket.bucket && at.0 >= begin).count() as u64
+            self.asked.iter().filter(|(at, of)| *of == bucket.bucket && at.0 >= begin).count() as u64
         };
         for bucket in &told.buckets {
             let sure: u64 = bucket.hot.iter().map(|key| key.reads + key.writes).sum();
@@ -51,7 +69,7 @@ impl Counts {
             }
         }
         let told_of = |id: &BucketId| told.buckets.iter().any(|bucket| bucket.bucket == *id);
-        match self.0.iter().find(|(at, id)| at.0 >= begin && !told_of(id)) {
+        match self.asked.iter().find(|(at, id)| at.0 >= begin && !told_of(id)) {
             Some((_, id)) => Err(format!("nothing is told of {id:?}")),
             None => Ok(told.buckets.iter().map(|bucket| bucket.requests).sum()),
         }

@@ -21,7 +21,7 @@ pub mod check;
 pub mod client;
 pub mod clock;
 pub mod cluster;
-mod counts;
+pub mod counts;
 pub mod coverage;
 pub mod describe;
 pub mod faults;

@@ -33,8 +33,7 @@ pub struct Shard {
 
 impl Shard {
     /// Has just started.
-    pub fn new(engine: Engine<SimStore>) -> Shard {
-        let counts = Counts::default();
+    pub fn new(engine: Engine<SimStore>, counts: Counts) -> Shard {
         Shard { engine, counts, inbox: VecDeque::new(), turn_planned: false, timer_planned: None, wish: None }
     }
 
@@ -74,7 +73,10 @@ impl Shard {
                     }
                 }
                 Input::Heard(news) => heard.push(news),
-                Input::Configurations(configurations) => engine.handle_configurations(now, configurations),
+                Input::Configurations(configurations) => {
+                    self.counts.handle_topology(configurations.topology());
+                    engine.handle_configurations(now, configurations);
+                }
                 Input::Datagram { from, bytes } => {
                     let bytes = clocks.open(now, from, &bytes).expect("nodes send what they can read");
                     if detector.liveness(from).is_some() {

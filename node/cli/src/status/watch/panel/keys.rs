@@ -50,7 +50,9 @@ pub(super) fn content(watch: &Watch, space: Space) -> Content {
     let of = bucket.map_or("all buckets".to_owned(), |bucket| format!("bucket {}", bucket.name));
     let choices = [By::Hot, By::Large, By::Siblings]
         .map(|one| if one == by { format!("[{}]", one.word()) } else { one.word().to_owned() });
-    let choice = format!("t: {}   b: {of}", choices.join(" "));
+    // Whoever sees tokens wants to know at once how to see more; the rest is said below.
+    let names = if top.watches && !top.names { "   names: keys = true in [top]" } else { "" };
+    let choice = format!("t: {}   b: {of}{names}", choices.join(" "));
     let mut content = if lines.is_empty() { Content::default() } else { table.content(space) };
     let mut head: Vec<Row> = wrapped(&choice, space.width, 2, Style::default());
     head.append(&mut content.head);
