@@ -9,9 +9,9 @@ use driftless_proto::client::{
     Restored,
 };
 use driftless_proto::figures::Figures;
-use driftless_proto::top::{Top, TopCommand};
 use driftless_proto::key::Key;
 use driftless_proto::membership::{ClusterAnswer, ClusterCommand};
+use driftless_proto::top::{Top, TopCommand};
 use driftless_proto::{BucketDefinition, Topology};
 use tokio::runtime::Handle;
 

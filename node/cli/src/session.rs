@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_client::{
-    Bucket, Cause, Client, ClientBuilder, ConnectError, ConnectFailure, Context, Identity, IoRuntime, Outcome, Profile, Refusal,
-    RequestError, StatusError, Topology,
+    Bucket, Cause, Client, ClientBuilder, ConnectError, ConnectFailure, Context, Identity, IoRuntime, Outcome, Profile,
+    Refusal, RequestError, StatusError, Topology,
 };
 
 use super::exit::{Exit, Failure, Result};

@@ -79,13 +79,7 @@ fn bucket(topology: &Topology, name: Option<&str>) -> Result<Option<BucketId>> {
 }
 
 /// On a terminal each sight takes the place of the one before.
-async fn watch(
-    client: &Client,
-    global: &GlobalArgs,
-    args: &Args,
-    bucket: Option<BucketId>,
-    every: Duration,
-) -> Result {
+async fn watch(client: &Client, global: &GlobalArgs, args: &Args, bucket: Option<BucketId>, every: Duration) -> Result {
     let in_place = global.format != Format::Json && io::stdout().is_terminal();
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -184,7 +178,8 @@ fn text(answers: &[(String, Said)], top: &Top, by: By, lines: &[Line], with_buck
         parts.push(by.nothing().to_owned());
     }
     if !lines.is_empty() {
-        let mut header = vec!["", "key", "req/s", "over by", "reads/s", "writes/s", "bytes", "siblings", "partition", "owners"];
+        let mut header =
+            vec!["", "key", "req/s", "over by", "reads/s", "writes/s", "bytes", "siblings", "partition", "owners"];
         if with_bucket {
             header.insert(2, "bucket");
         }

@@ -58,7 +58,11 @@ impl<T> Ranked<T> {
         let entry = &mut self.slots[usize::from(slot)];
         let (before, at) = (entry.number, entry.at);
         entry.number = number(before);
-        if entry.number < before { self.rise(at.into()) } else { self.sink(at.into()) }
+        if entry.number < before {
+            self.rise(at.into())
+        } else {
+            self.sink(at.into())
+        }
         Some(&mut self.slots[usize::from(slot)].kept)
     }
 

@@ -45,9 +45,8 @@ impl Largest {
 
     /// Forgets what was seen too long ago.
     pub(super) fn age(&mut self, now: Instant) {
-        let old = |(token, _, (sight, _)): (Token, u64, &(Sight, Name))| {
-            (now.since(sight.at) >= KEPT_FOR).then_some(token)
-        };
+        let old =
+            |(token, _, (sight, _)): (Token, u64, &(Sight, Name))| (now.since(sight.at) >= KEPT_FOR).then_some(token);
         let old: Vec<Token> = self.keys.iter().filter_map(old).collect();
         old.into_iter().for_each(|token| self.keys.remove(token));
     }
@@ -82,8 +81,7 @@ mod tests {
     }
 
     fn keys(largest: &Largest) -> Vec<(u64, u64)> {
-        let mut keys: Vec<_> =
-            largest.told(Instant::default()).map(|key| (key.key.token.0, key.seen.bytes)).collect();
+        let mut keys: Vec<_> = largest.told(Instant::default()).map(|key| (key.key.token.0, key.seen.bytes)).collect();
         keys.sort_unstable();
         keys
     }

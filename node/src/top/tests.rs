@@ -20,11 +20,8 @@ fn top(watch: bool, keys: bool) -> Top {
 
 /// Values of these lengths.
 fn state(lengths: &[usize]) -> Siblings {
-    let version = |len: &usize| Version {
-        value: Some(vec![0; *len].into()),
-        written_at: Hlc::default(),
-        write_id: WriteId(0),
-    };
+    let version =
+        |len: &usize| Version { value: Some(vec![0; *len].into()), written_at: Hlc::default(), write_id: WriteId(0) };
     let live: Vec<_> = (1..).zip(lengths).map(|(at, len)| (Dot::new(ActorId(at), 1), version(len))).collect();
     let vv = live.iter().map(|(dot, _)| *dot).collect::<VersionVector>();
     Siblings::from_parts(vv, live).expect("each is covered")
@@ -94,7 +91,11 @@ fn names_are_kept_only_where_that_is_wanted_and_long_ones_are_cut() {
     let long = [b'x'; NAME_BYTES + 1];
     let names = |top: &mut Top| -> Vec<(Option<usize>, bool)> {
         let told = top.told(at(3), &ALL);
-        told.buckets[0].hot.iter().map(|HotKey { key, .. }| (key.name.as_ref().map(|name| name.len()), key.cut)).collect()
+        told.buckets[0]
+            .hot
+            .iter()
+            .map(|HotKey { key, .. }| (key.name.as_ref().map(|name| name.len()), key.cut))
+            .collect()
     };
     top.asked(at(1), BUCKET, Token(1), true, b"cart");
     top.asked(at(1), BUCKET, Token(1), true, b"cart");

@@ -316,7 +316,9 @@ fn count_keys(world: &mut World) {
         for shard in &mut node.shards {
             match shard.check_counts(now) {
                 Ok(requests) => world.judges.coverage.add("requests counted by key", requests),
-                Err(text) => world.judges.violations.push(Violation::general("counts of keys", format!("n{number}: {text}"))),
+                Err(text) => {
+                    world.judges.violations.push(Violation::general("counts of keys", format!("n{number}: {text}")))
+                }
             }
         }
     }

@@ -80,15 +80,17 @@ pub(crate) fn lines(top: &Top, topology: &Topology, by: By, only: Option<BucketI
         // One that was deleted meanwhile has no keys any more.
         let Some(bucket) = topology.bucket(part.bucket) else { continue };
         let asked_of = |key: &TopKey| part.hot.iter().find(|hot| hot.key.token == key.token);
-        let line = |key: &TopKey, asked: Option<&HotKey>, seen| Line::new(topology, bucket, key, top.span_ms, asked, seen);
+        let line =
+            |key: &TopKey, asked: Option<&HotKey>, seen| Line::new(topology, bucket, key, top.span_ms, asked, seen);
         let BucketTop { hot, large, siblings, .. } = part;
         match by {
             By::Hot => ranked.extend(hot.iter().map(|hot| (hot.count(), line(&hot.key, Some(hot), hot.seen)))),
-            By::Large => ranked.extend(
-                large.iter().map(|key| (key.seen.bytes, line(&key.key, asked_of(&key.key), Some(key.seen)))),
-            ),
+            By::Large => ranked
+                .extend(large.iter().map(|key| (key.seen.bytes, line(&key.key, asked_of(&key.key), Some(key.seen))))),
             By::Siblings => ranked.extend(
-                siblings.iter().map(|key| (key.seen.siblings.into(), line(&key.key, asked_of(&key.key), Some(key.seen)))),
+                siblings
+                    .iter()
+                    .map(|key| (key.seen.siblings.into(), line(&key.key, asked_of(&key.key), Some(key.seen)))),
             ),
         }
     }
@@ -193,14 +195,8 @@ mod tests {
     fn top() -> Top {
         let seen = |bytes, siblings| Seen { bytes, siblings, ago_ms: 10 };
         let hot = |key, reads, writes, over, seen| HotKey { key, reads, writes, over, seen };
-        let part = |id, hot, large, siblings| BucketTop {
-            bucket: BucketId(id),
-            requests: 9,
-            hot,
-            floor: 0,
-            large,
-            siblings,
-        };
+        let part =
+            |id, hot, large, siblings| BucketTop { bucket: BucketId(id), requests: 9, hot, floor: 0, large, siblings };
         let cart = key(1, Some(b"cart/7"), false);
         let odd = key(2, Some(b"\xff\n"), true);
         Top {

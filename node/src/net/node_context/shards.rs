@@ -10,8 +10,8 @@ use driftless_ring::NodeId;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::super::findings::Finding;
-use super::super::top::Gathering;
 use super::super::inbound::Taken;
+use super::super::top::Gathering;
 use super::super::under_way::UnderWay;
 use super::{NodeContext, whole_seconds};
 use crate::config::Limits;

@@ -123,7 +123,9 @@ fn address(node: &Node) -> String {
 async fn figures(client: Client, node: String) -> Said {
     let asked = async {
         match client.figures(&node).await {
-            Err(error) if session::is_of_older_release(&error) => client.status(&node).await.map(Box::new).map(Said::Status),
+            Err(error) if session::is_of_older_release(&error) => {
+                client.status(&node).await.map(Box::new).map(Said::Status)
+            }
             answer => answer.map(Box::new).map(Said::Figures),
         }
     };

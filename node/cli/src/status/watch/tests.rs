@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use driftless_client::{
-    Answered, BucketTop, ClusterState, Condition, Disk, ExchangesWith, Figures, HintsFor, HotKey, Liveness, Moving, NodeStatus,
-    PeerStatus, SeenKey, Severity, Top, TopKey,
+    Answered, BucketTop, ClusterState, Condition, Disk, ExchangesWith, Figures, HintsFor, HotKey, Liveness, Moving,
+    NodeStatus, PeerStatus, SeenKey, Severity, Top, TopKey,
 };
 use driftless_proto::{BucketId, Topology};
 use driftless_ring::{Member, Token};
@@ -557,7 +557,10 @@ fn keys_are_added_up_ranked_and_chosen_by_bucket() {
     assert_eq!(lines[2], "KEY               REQ/S  OVER BY    BYTES  SIBLINGS  BUCKET   OWNERS  READS/S");
     assert_eq!(lines[3], "1000000000000000  3,002      2.0        -         -  default  n1,n2     3,000");
     assert_eq!(lines[4], "2000000000000000  1,502      2.0  3.0 MiB         3  carts    n1,n2     1,500");
-    shows(&lines.join("\n"), &["most in the last 50 s; a count is at most OVER BY too high.", "Keys are shown by their tokens"]);
+    shows(
+        &lines.join("\n"),
+        &["most in the last 50 s; a count is at most OVER BY too high.", "Keys are shown by their tokens"],
+    );
     seen.key(KeyCode::Char('t'));
     let large = panel(&mut seen);
     assert!(large[1].starts_with("t: hot [large] siblings   b: all buckets"), "{}", large[1]);
