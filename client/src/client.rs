@@ -11,6 +11,7 @@ use driftless_proto::client::{
 use driftless_proto::figures::Figures;
 use driftless_proto::key::Key;
 use driftless_proto::membership::{ClusterAnswer, ClusterCommand};
+use driftless_proto::top::{Top, TopCommand};
 use driftless_proto::{BucketDefinition, Topology};
 use tokio::runtime::Handle;
 
@@ -127,6 +128,37 @@ impl Client {
         let request = Request::Figures;
         match self.inner.carry_out(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
             Response::Figures(figures) => Ok(*figures),
+            _ => Err(self.inner.misunderstood(&request).into()),
+        }
+    }
+
+    /// Which keys a node was asked for most in the last one to two minutes, and which of those that it coordinated lately are large or
+    /// have many siblings. The node is given as in [`Client::status`]; an operator may ask. Each node counts what clients ask of it: the
+    /// answers of all members, [joined](Top::of_nodes), are those of the cluster.
+    ///
+    /// ```no_run
+    /// # use driftless_client::{Client, Top, TopCommand};
+    /// # async fn hottest(client: Client) -> Result<(), driftless_client::StatusError> {
+    /// let command = TopCommand { bucket: None, most: 20 };
+    /// let answers = [client.top("n1", &command).await?, client.top("n2", &command).await?];
+    /// let all = Top::of_nodes(&answers, 20);
+    /// for bucket in &all.buckets {
+    ///     for key in &bucket.hot {
+    ///         println!("{:016x}: {} times, or up to {} less", key.key.token.0, key.count(), key.over);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`StatusError`] if there is no such node, it does not answer, or this client is no operator. A node of a release that cannot say this
+    /// is one to which there is no connection, as for [`Client::figures`].
+    pub async fn top(&self, node: impl AsRef<str>, command: &TopCommand) -> Result<Top, StatusError> {
+        let settings = Profile::new().via(node).over(&self.inner.settings);
+        let request = Request::Top(command.clone());
+        match self.inner.carry_out(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
+            Response::Top(top) => Ok(*top),
             _ => Err(self.inner.misunderstood(&request).into()),
         }
     }

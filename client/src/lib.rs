@@ -213,6 +213,7 @@ pub use driftless_proto::membership::{
     Past, Plan, PlannedNode, Recovery, Staged,
 };
 pub use driftless_proto::observed::{Explanation, Fate, KeptHint, Made, PassedOn, Phase, ReplicaPart, Stamp};
+pub use driftless_proto::top::{BucketTop, HotKey, Seen, SeenKey, Top, TopCommand, TopKey};
 pub use driftless_proto::{
     BucketDefinition, BucketId, BucketName, Conflict as ConflictPolicy, ContextError, Durability, Hlc, Key, KeyError,
     MalformedTraceContext, MalformedWriteId, Outcome, Quorum, Refusal, Scope, Topology, TraceContext, Unknown, WriteId,

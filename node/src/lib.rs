@@ -53,3 +53,4 @@ pub mod store;
 #[cfg(test)]
 mod testkit;
 pub mod time;
+pub mod top;

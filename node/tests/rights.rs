@@ -10,6 +10,7 @@ use common::{CARTS, Cluster, TestClient, block_on, get, put};
 use driftless_node::config::Access;
 use driftless_proto::client::{AaeCommand, DrainCommand, Get, GetState, MergeState, Request, Response, Restore, Scan};
 use driftless_proto::membership::ClusterCommand;
+use driftless_proto::top::TopCommand;
 use driftless_proto::{BucketId, Failure, Key, Missing, Refusal, Role, Siblings};
 use driftless_ring::ArcIndex;
 
@@ -103,6 +104,7 @@ fn each_role_may_do_what_it_is_for_and_no_more() {
                 (pause(), Role::Operator),
                 (Request::Aae(AaeCommand::Run { partition: None }), Role::Operator),
                 (Request::Aae(AaeCommand::Resume), Role::Operator),
+                (Request::Top(TopCommand { bucket: None, most: 5 }), Role::Operator),
                 (Request::Drain(DrainCommand::Begin), Role::Operator),
                 (Request::Drain(DrainCommand::Undo), Role::Operator),
                 (restore(BucketId::DEFAULT), Role::Operator),

@@ -20,6 +20,7 @@ use crate::greeting::{self, ProtocolVersion, ProtocolVersions};
 use crate::key::{BucketId, Key};
 use crate::membership::{Change, ClusterAnswer, ClusterCommand};
 use crate::observed::{Explained, Observed, ObservedRequest};
+use crate::top::{Top, TopCommand};
 use crate::topology::Topology;
 
 /// A request on the wire.
@@ -81,6 +82,8 @@ pub enum Request {
     Figures,
     /// One of these, of which its client wants to know more than the answer; since [`OBSERVED`](crate::greeting::OBSERVED).
     Observed(Observed),
+    /// Which keys are asked for most, are large, or have many siblings, as far as the node counts; since [`TOP`](crate::greeting::TOP).
+    Top(TopCommand),
 }
 
 /// Read a key.
@@ -207,6 +210,8 @@ pub enum Response {
     Figures(Box<Figures>),
     /// To [`Request::Observed`], if an explanation was asked for.
     Explained(Explained),
+    /// To [`Request::Top`].
+    Top(Box<Top>),
 }
 
 /// What was read.
@@ -676,7 +681,8 @@ impl Request {
             | Request::Damaged
             | Request::Cluster(_)
             | Request::Drain(_)
-            | Request::Figures => Class::Node,
+            | Request::Figures
+            | Request::Top(_) => Class::Node,
         }
     }
 
@@ -693,6 +699,7 @@ impl Request {
                 ClusterCommand::Stage(Change::DoublePartitions) | ClusterCommand::Apply(Change::DoublePartitions),
             ) => greeting::DOUBLING,
             Request::Observed(_) => greeting::OBSERVED,
+            Request::Top(_) => greeting::TOP,
             _ => ProtocolVersions::OURS.lowest(),
         }
     }

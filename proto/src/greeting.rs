@@ -46,6 +46,9 @@ pub const DOUBLING: ProtocolVersion = ProtocolVersion(4);
 /// The version since which requests have envelopes that say what else is to be known of them (`observed`).
 pub const OBSERVED: ProtocolVersion = ProtocolVersion(4);
 
+/// The version since which a node can be asked for its hot, large and divided keys.
+pub const TOP: ProtocolVersion = ProtocolVersion(4);
+
 /// Two sides share no version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NothingInCommon {

@@ -12,6 +12,7 @@
 //! client.rs     Request, Response                  the whole conversation between a client and a node
 //! observed.rs   Observed, Explained                a request that is explained or traced, and its explanation
 //! figures.rs    Figures                        what a node measures of itself, for who looks at a whole cluster
+//! top.rs        Top                            which keys are hot, large or have many siblings; how answers of several become one
 //! error.rs      Failure: Refused | Unknown         what went wrong, and whether anything may have happened
 //! apart.rs      Apart                            how far two clocks are apart, in words
 //! membership.rs Record, Change                     what a cluster agrees on, and how an operator changes it
@@ -38,6 +39,7 @@ pub mod membership;
 pub mod observed;
 pub mod role;
 pub mod state_pages;
+pub mod top;
 pub mod topology;
 pub mod trace;
 

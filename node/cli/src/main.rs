@@ -68,6 +68,7 @@ mod scan;
 mod serve;
 mod session;
 mod status;
+mod top;
 mod trace;
 mod transfers;
 
@@ -180,6 +181,11 @@ enum Command {
     /// while nothing runs as well, and changes nothing. What cannot be seen is told with the reason. Exit code 1 if there is a
     /// problem; with --strict, or a warning.
     Doctor(OnCluster<doctor::Args>),
+    /// Which keys are asked for most, which are large, and which have many siblings
+    ///
+    /// As nodes have counted in the last one to two minutes: each count says by how much it may be too high. Names of keys are shown where
+    /// `[top] keys` is true, tokens elsewhere. Takes a certificate of an operator.
+    Top(OnCluster<top::Args>),
     /// What nodes hold for others that could not be reached
     ///
     /// Hints are delivered by themselves once their target is back; there is nothing to type.
@@ -282,6 +288,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Ring(on) => on.over(before).and_then(|(global, args)| ring::run(&global, args)).map(done),
         Command::Status(on) => on.over(before).and_then(|(global, args)| status::run(&global, &args)),
         Command::Doctor(on) => on.over(before).and_then(|(global, args)| doctor::run(&global, &args)),
+        Command::Top(on) => on.over(before).and_then(|(global, args)| top::run(&global, &args)).map(done),
         Command::Hints(on) => on.over(before).and_then(|(global, args)| hints::run(&global, &args)).map(done),
         Command::Damaged(on) => on.over(before).and_then(|(global, args)| damaged::run(&global, args.command)),
         Command::Aae(on) => on.over(before).and_then(|(global, args)| aae::run(&global, &args.command)),

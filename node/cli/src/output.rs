@@ -122,6 +122,11 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
+/// Of something a second: `1,234`, below ten `1.2`.
+pub(crate) fn rate(number: f64) -> String {
+    if number > 0.0 && number < 9.95 { format!("{number:.1}") } else { grouped(number.round() as u64) }
+}
+
 /// A plain table: columns aligned, no lines drawn.
 pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = comfy_table::Table::new();

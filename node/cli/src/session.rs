@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_client::{
-    Bucket, Cause, Client, ClientBuilder, ConnectError, Context, Identity, IoRuntime, Outcome, Profile, Refusal,
-    RequestError, StatusError, Topology,
+    Bucket, Cause, Client, ClientBuilder, ConnectError, ConnectFailure, Context, Identity, IoRuntime, Outcome, Profile,
+    Refusal, RequestError, StatusError, Topology,
 };
 
 use super::exit::{Exit, Failure, Result};
@@ -202,6 +202,12 @@ pub(crate) fn request_failure(
 pub(crate) fn not_allowed(error: &StatusError) -> Option<Failure> {
     let refusal = error.refusal().filter(|refusal| matches!(refusal, Refusal::NotAllowed { .. }))?;
     Some(Failure::new(Exit::Refused, refusal))
+}
+
+/// Whether the node is of a release that does not know what it was asked.
+pub(crate) fn is_of_older_release(error: &StatusError) -> bool {
+    let cause = error.request().map(|request| request.cause());
+    matches!(cause, Some(Cause::NotConnected { failure: ConnectFailure::Protocol { .. }, .. }))
 }
 
 /// What nodes have said, unless none has done what was asked and some have refused because of who asks.

@@ -2,6 +2,8 @@
 
 mod watch;
 
+pub(crate) use watch::parse_interval;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -33,7 +35,7 @@ pub(crate) struct Args {
     #[arg(long)]
     check: bool,
     /// Show it on the terminal until q is pressed, asked anew each second or so many; with --format json a line each time
-    #[arg(long, value_name = "SECONDS", value_parser = watch::parse_interval, num_args = 0..=1, require_equals = true,
+    #[arg(long, value_name = "SECONDS", value_parser = parse_interval, num_args = 0..=1, require_equals = true,
         default_missing_value = "1", conflicts_with = "check")]
     watch: Option<Duration>,
 }

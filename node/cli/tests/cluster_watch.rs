@@ -113,7 +113,9 @@ fn the_view_follows_nodes_that_go_and_come_and_gives_the_terminal_back() {
     screen.shows(&["holds hints", "→ n3"]);
     let by_hand = RefCell::new(dev.serve("n3"));
     screen.shows(&["n3    up"]);
-    screen.types("\t\t\t\t\t");
+    screen.types("t");
+    screen.shows(&["[Keys]", "t: [hot] large siblings", "OVER BY", "default"]);
+    screen.types("\t");
     screen.shows(&["[Events]", "n3 is down", "n3 answers"]);
     screen.types("p");
     screen.shows(&["PAUSED"]);

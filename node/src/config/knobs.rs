@@ -157,7 +157,7 @@ impl Takes {
 pub(super) const PREFIX: &str = "DRIFTLESS__";
 
 /// The sections of the file.
-pub const SECTIONS: [&str; 8] = ["tls", "access", "audit", "limits", "aae", "store", "log", "trace"];
+pub const SECTIONS: [&str; 9] = ["tls", "access", "audit", "limits", "aae", "top", "store", "log", "trace"];
 
 #[cfg(test)]
 mod tests {

@@ -125,6 +125,18 @@ pub struct Limits {
     pub slow_keys: bool,
     /// What one turn of a shard may cost.
     pub turn: TurnBounds,
+    /// Of counting which keys are hot.
+    pub top: TopLimits,
+}
+
+/// What is counted of keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopLimits {
+    /// Whether it is counted at all which keys are asked for most, are large, or have many siblings. It costs some tens of nanoseconds a
+    /// request and some megabytes, and who asks which key is hot asks when it is too late to begin counting.
+    pub watch: bool,
+    /// Whether names of keys are kept for that, and shown to operators. Names may say what nobody but the application is to know.
+    pub keys: bool,
 }
 
 /// Bounds and times of anti-entropy, for each shard.
@@ -183,6 +195,7 @@ impl Default for Limits {
             slow: Some(Duration::from_secs(1)),
             slow_keys: false,
             turn: TurnBounds::default(),
+            top: TopLimits::default(),
         }
     }
 }
@@ -211,12 +224,19 @@ impl Limits {
         self.aae.confirm = from.aae.confirm;
         self.aae.patience = from.aae.patience;
         self.aae.repair = from.aae.repair;
+        self.top = from.top.clone();
     }
 }
 
 /// As messages say a pause; one that is too long for them is their longest.
 pub(crate) fn as_ms(pause: Duration) -> u32 {
     u32::try_from(pause.as_millis()).unwrap_or(u32::MAX)
+}
+
+impl Default for TopLimits {
+    fn default() -> TopLimits {
+        TopLimits { watch: true, keys: false }
+    }
 }
 
 impl Default for AaeLimits {

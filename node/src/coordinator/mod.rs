@@ -27,6 +27,7 @@ mod scan;
 mod slow;
 mod spread;
 mod start;
+mod top;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use driftless_proto::client::{self, Basis, Request, Response};
 use driftless_proto::key::STATE_BYTES_MAX;
 use driftless_proto::observed::{Explanation, Profile};
+use driftless_proto::top::TopCommand;
 use driftless_proto::{ActorId, ContextKeys, Dot, Failure, Refusal, Siblings, Topology, Unknown};
 use driftless_proto::{BucketId, Key, WriteId};
 use driftless_ring::NodeId;
@@ -47,6 +49,7 @@ use crate::planted::Bug;
 use crate::replica::local::{LocalRequest, Loss, Made, Restore};
 use crate::shard::Shard;
 use crate::time::{Instant, Now};
+use crate::top::Top;
 
 use attempt::Attempt;
 use awaiting::Awaiting;
@@ -167,6 +170,8 @@ pub(crate) struct Coordinator {
     /// When to look at which request again. Entries of requests that have moved on are skipped.
     timeouts: BinaryHeap<Reverse<(Instant, RequestId)>>,
     ids: RequestIds,
+    /// Which keys are hot.
+    top: Top,
     outputs: VecDeque<Output>,
 }
 
@@ -268,6 +273,8 @@ enum Question {
     },
     /// All that is known of a key.
     State {
+        bucket: BucketId,
+        key: Key,
         /// By earlier answers to the same read.
         shown: Vec<Dot>,
     },
@@ -284,6 +291,8 @@ enum Question {
 impl Coordinator {
     pub(crate) fn new(shard: &Shard, keys: ContextKeys, mut rng: StdRng) -> Coordinator {
         let ids = RequestIds::new(Lane::Coordinator, rng.random());
+        let mut top = Top::new(shard.limits.top.clone());
+        top.handle_topology(shard.node, &shard.topology);
         Coordinator {
             keys,
             rng,
@@ -299,6 +308,7 @@ impl Coordinator {
             value_bytes: 0,
             timeouts: BinaryHeap::new(),
             ids,
+            top,
             outputs: VecDeque::new(),
         }
     }
@@ -306,6 +316,16 @@ impl Coordinator {
     /// Tokens are sealed and opened with these from now on.
     pub(crate) fn handle_context_keys(&mut self, keys: ContextKeys) {
         self.keys = keys;
+    }
+
+    /// Other limits count from now on.
+    pub(crate) fn handle_limits(&mut self, shard: &Shard) {
+        self.top.handle_limits(&shard.limits.top);
+    }
+
+    /// Which keys are hot, large, or have many siblings.
+    pub(crate) fn top(&mut self, now: Instant, command: &TopCommand) -> driftless_proto::top::Top {
+        self.top.told(now, command)
     }
 
     /// Starts a request that has `arrived` then. One that a peer has passed on is not passed on again.
@@ -332,6 +352,10 @@ impl Coordinator {
         if let Request::Topology = request {
             let response = Response::Topology(Box::new(Topology::clone(&shard.topology)));
             return self.outputs.push_back(Output::Reply { to: asker, response });
+        }
+        // Whoever is refused has asked all the same; what a peer passes on has been counted there.
+        if let Asker::Client(_) = asker {
+            top::asked(&mut self.top, shard, now, &request);
         }
         self.hedges.earn();
         let (forwarded, since, may_have_happened) = (asker.is_peer(), now.instant, false);
@@ -384,6 +408,7 @@ impl Coordinator {
     /// nothing of the owners of today. What it has had stamped is recognised by its write id, and is not stamped again. Who has been
     /// answered goes on as it was: late answers only count for repair.
     pub(crate) fn handle_configurations(&mut self, shard: &Shard, now: Now) {
+        self.top.handle_topology(shard.node, &shard.topology);
         for id in self.open_ids() {
             let Some(open) = self.requests.get_mut(&id).filter(|open| open.is_waited_for) else { continue };
             // Enough have acknowledged it.
@@ -674,6 +699,7 @@ impl Coordinator {
                     }
                 }
                 Action::Answer(result) => {
+                    top::saw(&mut self.top, shard, now, &open.question, &result);
                     let result = result.map_err(|failure| match &open.origin {
                         Some(origin) => origin.honest(failure),
                         None => failure,

@@ -30,7 +30,7 @@ impl Responder<'_> {
             (Ok(Answer::Read { siblings, basis }), Question::Get { bucket, key, shown }) => {
                 Response::Read(self.read(*bucket, key, &siblings, basis, shown))
             }
-            (Ok(Answer::Read { siblings, .. }), Question::State { shown }) => {
+            (Ok(Answer::Read { siblings, .. }), Question::State { shown, .. }) => {
                 Response::State(self.state_page(&siblings, shown))
             }
             (Ok(Answer::Written { dot, siblings, acks, primaries }), Question::Put { bucket, key, write_id }) => {

@@ -112,10 +112,11 @@ impl Coordinator {
                 let plan = Plan::of_key(shard, up, get.bucket, &get.key)?;
                 let r = plan.quorum(get.r, None).map_err(Refusal::from)?.r();
                 let client::GetState { bucket, key, shown, .. } = get;
+                let question = Question::State { bucket, key: key.clone(), shown };
                 let get =
                     client::Get { bucket, key, r: Some(r), sloppy: Some(false), explain: false, shown: Vec::new() };
                 let machine = self.start_get(shard, deadline, plan, &get, r)?;
-                Ok((Machine::Get(machine), Question::State { shown }))
+                Ok((Machine::Get(machine), question))
             }
             Request::MergeState(merge) => {
                 let plan = Plan::of_key(shard, up, merge.bucket, &merge.key)?;
@@ -130,6 +131,7 @@ impl Coordinator {
             | Request::Drain(_)
             | Request::Figures
             | Request::Observed(_)
+            | Request::Top(_)
             | Request::Cluster(_) => Err(Refusal::BadRequest("the shell answers this request".to_owned()).into()),
         }
     }

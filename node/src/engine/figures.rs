@@ -1,6 +1,7 @@
 //! How a shard stands, for whoever looks at the node: pulled by the shell, never pushed by a machine.
 
 use driftless_proto::client;
+use driftless_proto::top::{Top, TopCommand};
 use driftless_ring::NodeId;
 
 use crate::handoff::HintFigures;
@@ -29,6 +30,11 @@ impl<S: Store> Engine<S> {
     /// How anti-entropy stands.
     pub fn aae(&self, now: Instant) -> Figures {
         self.reconciler.figures(now, &self.replica)
+    }
+
+    /// Which keys clients ask this shard for most, and which of those that it has coordinated are large or have many siblings.
+    pub fn top(&mut self, now: Instant, command: &TopCommand) -> Top {
+        self.coordinator.top(now, command)
     }
 
     /// Requests of clients that peers have passed on to this shard, and wait for.

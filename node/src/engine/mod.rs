@@ -319,6 +319,7 @@ impl<S: Store> Engine<S> {
     pub fn handle_limits(&mut self, now: Now, limits: &Limits) {
         self.shard.limits.take_changeable(limits);
         self.reconciler.handle_limits(now, &self.shard.limits.aae);
+        self.coordinator.handle_limits(&self.shard);
     }
 
     /// Other keys seal and open context tokens from now on.

@@ -122,6 +122,7 @@ fn name(request: &Request) -> &'static str {
         Request::Status => "status",
         Request::Hints => "hints",
         Request::Figures => "figures",
+        Request::Top(_) => "top",
         Request::Aae(AaeCommand::Status) => "aae status",
         Request::Aae(AaeCommand::Run { .. }) => "aae run",
         Request::Aae(AaeCommand::Pause) => "aae pause",

@@ -247,6 +247,8 @@ impl Client {
             self.answer(context, since, id, refused(Refusal::BadRequest(text)));
         } else if let Some(response) = answer_of_shell(shared, &request) {
             self.answer(context, since, id, self.rights.shown(shared, response));
+        } else if let Request::Top(command) = request {
+            shared.ask_for_top(ClientTag { connection: self.number, request: id }, command);
         } else if shared.refuses(&request) {
             self.answer(context, since, id, refused(Refusal::Stopping));
         } else {
@@ -331,6 +333,7 @@ impl Client {
             | Response::Status(_)
             | Response::Hints(_)
             | Response::Figures(_)
+            | Response::Top(_)
             | Response::Aae(_)
             | Response::Damaged(_)
             | Response::Cluster(_)
@@ -469,6 +472,7 @@ fn answer_of_shell(shared: &NodeContext, request: &Request) -> Option<Response> 
         | Request::GetState(_)
         | Request::MergeState(_)
         | Request::Observed(_)
+        | Request::Top(_)
         | Request::Cluster(_) => return None,
     })
 }

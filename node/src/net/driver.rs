@@ -480,6 +480,13 @@ impl<S: Store> Driver<S> {
                 let now = context.shared.clock.instant();
                 self.links.borrow().ask_for_figures(context, now);
             }
+            ShardMessage::Top(gathering) => {
+                let now = context.shared.clock.instant();
+                let told = self.engine.top(now, &gathering.command);
+                if let Some(response) = gathering.take(told, context.shared.shards.len()) {
+                    self.reply(gathering.to, response);
+                }
+            }
             ShardMessage::Credentials => {
                 self.endpoint.renew(context.shared.credentials.shown());
                 context.admitted.inspect(context);

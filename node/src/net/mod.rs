@@ -17,6 +17,7 @@
 //! audit.rs            who connected, was refused, gave orders
 //! environment.rs      what the system gives, and tests replace
 //! figures.rs          what nodes measure, and tell each other while somebody looks
+//! top.rs              which keys are hot, gathered from all shards
 //! traces.rs           what is recorded of requests that carry a trace context
 //! under_way.rs        requests of clients that are not answered yet
 //! reply_routes.rs     the way back of what arrived at the wrong shard (which is right: `crate::route`)
@@ -71,6 +72,7 @@ mod signal;
 pub mod subject;
 pub mod sync;
 pub mod tls;
+mod top;
 pub mod traces;
 pub mod udp_probe;
 mod under_way;

@@ -73,6 +73,7 @@ pub(crate) fn operation(request: &Request) -> Operation {
         | Request::Drain(_)
         | Request::Cluster(_)
         | Request::Figures
+        | Request::Top(_)
         | Request::Restore(_)
         | Request::MergeState(_) => Operation::Other,
     }

@@ -121,7 +121,9 @@ fn needed(request: &Request) -> Role {
             ObservedRequest::Get(_) => Role::Reader,
             ObservedRequest::Put(_) | ObservedRequest::Delete(_) => Role::Writer,
         },
-        Request::Restore(_)
+        // It may show names of keys, of all buckets.
+        Request::Top(_)
+        | Request::Restore(_)
         | Request::MergeState(_)
         | Request::Aae(AaeCommand::Run { .. } | AaeCommand::Pause | AaeCommand::Resume)
         | Request::Drain(DrainCommand::Begin | DrainCommand::Undo)

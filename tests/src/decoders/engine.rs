@@ -145,6 +145,7 @@ impl Stage {
                         | Request::Damaged
                         | Request::Drain(_)
                         | Request::Figures
+                        | Request::Top(_)
                 ) || deadline_ms == 0
                 {
                     return;

@@ -18,6 +18,7 @@ use driftless_node::time::Instant;
 use driftless_proto::client::{self, AaeCommand, Liveness, Response};
 use driftless_proto::figures::{Answered, Disk, ExchangesWith, Figures, RoundTrip};
 use driftless_proto::membership::Moving;
+use driftless_proto::top::{BucketTop, HotKey, Seen, SeenKey, Top, TopCommand, TopKey};
 use driftless_proto::{
     ActorId, BucketDefinition, BucketId, Conflict, ContextError, ContextToken, Dot, Durability, Failure, Hlc, Key,
     Missing, QuorumError, Refusal, Role, Siblings, Topology, TraceContext, Unknown, Version, VersionVector, WriteId,
@@ -170,6 +171,7 @@ pub fn client_requests() -> Vec<client::Request> {
     all.push(client::Request::Figures);
     let in_envelopes = observed::requests(&all);
     all.extend(in_envelopes);
+    all.push(client::Request::Top(TopCommand { bucket: Some(bucket), most: 20 }));
     all
 }
 
@@ -353,7 +355,30 @@ pub fn client_responses() -> Vec<Response> {
     all.push(Response::Figures(Box::new(figures)));
     let explained = observed::responses(&all);
     all.extend(explained);
+    all.push(Response::Top(Box::new(top())));
     all
+}
+
+/// Which keys are hot, one of them with its name.
+fn top() -> Top {
+    let named = TopKey { token: Token(1 << 63), name: Some(Bytes::from_static(b"cart/4")), cut: true };
+    let seen = Seen { bytes: 300, siblings: 2, ago_ms: 1_500 };
+    let hot = |token, seen| HotKey {
+        key: TopKey { token: Token(token), name: None, cut: false },
+        reads: 900,
+        writes: 40,
+        over: 7,
+        seen,
+    };
+    let bucket = BucketTop {
+        bucket: BucketId(1),
+        requests: 1_300,
+        hot: vec![hot(7, Some(seen)), hot(8, None)],
+        floor: 12,
+        large: vec![SeenKey { key: named.clone(), seen }],
+        siblings: vec![SeenKey { key: named, seen }],
+    };
+    Top { watches: true, names: true, span_ms: 71_000, buckets: vec![bucket], uncounted: 3 }
 }
 
 /// What a node measures.

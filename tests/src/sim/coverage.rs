@@ -116,6 +116,7 @@ pub const REQUIRED: &[&str] = &[
     "requests of an older version refused",
     "records dropped where they moved away",
     "reads refused by a store that is not whole",
+    "requests counted by key",
 ];
 
 impl Coverage {

@@ -21,6 +21,7 @@ pub mod check;
 pub mod client;
 pub mod clock;
 pub mod cluster;
+pub mod counts;
 pub mod coverage;
 pub mod describe;
 pub mod explained;

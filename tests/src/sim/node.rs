@@ -32,6 +32,7 @@ use rand::rngs::StdRng;
 
 use super::agreement::{Agreed, Agreement, Heard};
 use super::clock::Clock;
+use super::counts::Counts;
 use super::history::Slot;
 use super::schedule::Micros;
 use super::shape;
@@ -236,7 +237,8 @@ impl Node {
                 seed: rng.random(),
                 planted: self.found.planted(planted),
             };
-            self.shards.push(Shard::new(Engine::new(config, self.store.clone(), now)));
+            let counts = Counts::of(self.id, configurations.topology());
+            self.shards.push(Shard::new(Engine::new(config, self.store.clone(), now), counts));
         }
         self.configurations = Some(configurations);
         let config = DetectorConfig {

@@ -255,6 +255,7 @@ pub(super) fn converged(world: &World) -> bool {
 
 fn verdict(world: &mut World) -> Vec<Violation> {
     world.judge("at the end");
+    count_keys(world);
     let forgetful = world.profile.write_ids_max < MANY_WRITE_IDS;
     let past = Past::new(&world.workload.history, &world.judges.observer, forgetful);
     let held = world.cluster.iter().map(|(number, node)| (number, node.store.written())).collect();
@@ -304,6 +305,23 @@ fn verdict(world: &mut World) -> Vec<Violation> {
     let met = met(world, &evidence);
     world.judges.coverage.join(&met);
     violations
+}
+
+/// What each shard says of hot keys is what it was asked.
+fn count_keys(world: &mut World) {
+    let at = world.schedule.now();
+    for number in world.cluster.numbers() {
+        let node = &mut world.cluster[number];
+        let now = node.clock.now(at);
+        for shard in &mut node.shards {
+            match shard.check_counts(now) {
+                Ok(requests) => world.judges.coverage.add("requests counted by key", requests),
+                Err(text) => {
+                    world.judges.violations.push(Violation::general("counts of keys", format!("n{number}: {text}")))
+                }
+            }
+        }
+    }
 }
 
 fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {

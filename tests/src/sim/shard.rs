@@ -12,6 +12,7 @@ use driftless_node::time::Now;
 use driftless_ring::PartitionId;
 
 use super::agreement::Heard;
+use super::counts::{self, Counts};
 use super::node::Input;
 use super::schedule::Micros;
 use super::store::SimStore;
@@ -19,6 +20,8 @@ use super::store::SimStore;
 /// A shard of a process that runs.
 pub struct Shard {
     engine: Engine<SimStore>,
+    /// What clients have asked of it lately.
+    counts: Counts,
     inbox: VecDeque<Input>,
     /// Whether a turn is planned.
     pub turn_planned: bool,
@@ -30,8 +33,8 @@ pub struct Shard {
 
 impl Shard {
     /// Has just started.
-    pub fn new(engine: Engine<SimStore>) -> Shard {
-        Shard { engine, inbox: VecDeque::new(), turn_planned: false, timer_planned: None, wish: None }
+    pub fn new(engine: Engine<SimStore>, counts: Counts) -> Shard {
+        Shard { engine, counts, inbox: VecDeque::new(), turn_planned: false, timer_planned: None, wish: None }
     }
 
     /// Leaves something for the next turn.
@@ -57,7 +60,8 @@ impl Shard {
         {
             match input {
                 Input::Client { from, deadline, request } => {
-                    engine.handle_client(now, from, now.instant, deadline, request)
+                    self.counts.asked(now.instant, deadline, &request);
+                    engine.handle_client(now, from, now.instant, deadline, request);
                 }
                 Input::Peer { from, message, .. } => {
                     detector.handle_heard(now.instant, from);
@@ -69,7 +73,10 @@ impl Shard {
                     }
                 }
                 Input::Heard(news) => heard.push(news),
-                Input::Configurations(configurations) => engine.handle_configurations(now, configurations),
+                Input::Configurations(configurations) => {
+                    self.counts.handle_topology(configurations.topology());
+                    engine.handle_configurations(now, configurations);
+                }
                 Input::Datagram { from, bytes } => {
                     let bytes = clocks.open(now, from, &bytes).expect("nodes send what they can read");
                     if detector.liveness(from).is_some() {
@@ -112,6 +119,14 @@ impl Shard {
         }
         self.engine.commit(now);
         (std::iter::from_fn(|| self.engine.poll_output()).collect(), self.inbox.len())
+    }
+
+    /// Whether what the engine says of hot keys is what was asked of it: how many requests that was.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_counts(&mut self, now: Now) -> Result<u64, String> {
+        self.counts.check(now.instant, &self.engine.top(now.instant, &counts::ALL))
     }
 
     /// The records that it has set apart.

@@ -167,7 +167,7 @@ async fn sight(client: &Client, on_disk: Option<&Topology>, nobody: &str) -> Val
 const FRAME: Duration = Duration::from_millis(100);
 
 /// For clap: how often nodes are asked. A number is one of seconds, as `watch` and `top` have it.
-pub(super) fn parse_interval(text: &str) -> std::result::Result<Duration, String> {
+pub(crate) fn parse_interval(text: &str) -> std::result::Result<Duration, String> {
     let expected = || format!("expected seconds from {SHORTEST_S} to {LONGEST_S}, such as \"2\", \"0.5\" or \"30s\"");
     let time = match text.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),

@@ -25,6 +25,7 @@ const TYPED: &[&str] = &[
     "driftless --profile DIR backup restore shop-backup",
     "driftless --profile DIR status",
     "driftless --profile DIR doctor",
+    "driftless --profile DIR top",
     "driftless --profile DIR hints",
     "driftless --profile DIR damaged list",
     "driftless --profile DIR aae status",

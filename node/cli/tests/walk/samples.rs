@@ -72,6 +72,7 @@ pub(crate) const SAMPLES: &[Sample] = &[
     exactly(COMMANDS, "driftless --profile DIR get greeting", At::Three(nothing)),
     exactly(COMMANDS, "driftless --profile DIR delete k --context STALE", At::Three(a_stale_context)),
     alike(COMMANDS, "driftless --profile DIR put explained hello --explain", At::Three(nothing)),
+    alike(COMMANDS, "driftless --profile DIR top -n 2", At::Three(greetings)),
     alike(COMMANDS, "driftless --profile DIR load node/data/debian-packages.jsonl", At::Three(nothing)),
     exactly(COMMANDS, "driftless --profile DIR scan --limit 2 --format json", At::Three(nothing)),
     exactly(COMMANDS, "driftless --profile DIR scan --prefix lib --limit 2", At::Three(nothing)),
@@ -130,6 +131,11 @@ fn a_stale_context(_: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
     let context = text(&dev.json(&["get", "k"]), "context");
     dev.ok(&["put", "k", "new", "--context", &context]);
     vec![("STALE", context)]
+}
+
+fn greetings(_: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
+    (0..12).for_each(|_| drop(dev.run(&["get", "greeting"])));
+    Vec::new()
 }
 
 fn a_comparison(_: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {

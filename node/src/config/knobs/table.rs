@@ -1,7 +1,7 @@
 //! The keys themselves, with the words that the page on configuration has for them.
 
 use super::{Kind, Knob, Takes};
-use crate::config::{AaeLimits, Limits, units};
+use crate::config::{AaeLimits, Limits, TopLimits, units};
 use crate::net::limits::NetLimits;
 
 /// Every key, in the order in which it is printed.
@@ -361,6 +361,26 @@ pub const KNOBS: &[Knob] = &[
         kind: Kind::Time,
         takes: Takes::Restart,
         default: || units::show_duration(AaeLimits::default().scrub_interval),
+    },
+    Knob {
+        key: "top.watch",
+        about: "count which keys are hot",
+        meaning: "Whether this node counts which keys are asked for most, are large, or have many siblings, for [`driftless top`]\
+              (operations.md#which-key-is-hot). It takes some tens of nanoseconds a request and at most 3.5 MiB a shard. Switched off, it \
+              forgets what it has counted.",
+        kind: Kind::Switch,
+        takes: Takes::Reload,
+        default: || TopLimits::default().watch.to_string(),
+    },
+    Knob {
+        key: "top.keys",
+        about: "name those keys to operators",
+        meaning: "Whether it keeps the names of such keys, at most 64 bytes of each, and shows them to operators. Without it they are shown by \
+              their tokens, which `driftless ring --key KEY` prints of a key that you suspect. Names may say what only the application is to \
+              know.",
+        kind: Kind::Switch,
+        takes: Takes::Reload,
+        default: || TopLimits::default().keys.to_string(),
     },
     Knob {
         key: "store.segment",

@@ -8,7 +8,7 @@ use super::super::cluster::{is_reachable_address, shards_max};
 use super::super::error::ConfigError;
 use super::super::knobs::Knob;
 use super::super::member::{WEIGHT_MAX, ZONE, is_zone};
-use super::super::{AaeLimits, Limits, units};
+use super::super::{AaeLimits, Limits, TopLimits, units};
 use super::settings::{Settings, Source};
 use super::{AuditConfig, LogConfig, NodeConfig, StoreConfig, TraceConfig};
 use crate::bounds::TurnBounds;
@@ -145,6 +145,10 @@ impl<'a> Reader<'a> {
             })?,
             slow_keys: self.parsed("log.slow_keys", units::switch)?,
             turn: TurnBounds::default(),
+            top: TopLimits {
+                watch: self.parsed("top.watch", units::switch)?,
+                keys: self.parsed("top.keys", units::switch)?,
+            },
             // What all nodes, and the protocol, must agree on is no matter of taste.
             siblings_max: fixed.siblings_max,
             sibling_bytes_max: fixed.sibling_bytes_max,

@@ -106,7 +106,7 @@ fn every_knob_is_read() {
     };
     let default = read(&[]).expect("is fine");
     for knob in KNOBS {
-        let others = ["7", "77", "7s", "7MiB", "7GiB", "127.0.0.1:7", "json", "true", "http://h:7"];
+        let others = ["7", "77", "7s", "7MiB", "7GiB", "127.0.0.1:7", "json", "true", "false", "http://h:7"];
         let is_read = others.iter().any(|other| read(&[(knob.key, other)]).is_ok_and(|config| config != default));
         assert!(is_read, "{} changes nothing", knob.key);
     }

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use driftless_proto::ProtocolVersion;
 use driftless_proto::observed::{
-    Explained, ExplainedResponse, Explanation, Fate, Made, Profile, ReplicaPart, TraceContext,
+    Explained, ExplainedResponse, Explanation, Fate, Made, Profile, ReplicaPart,
 };
+use driftless_proto::trace::TraceContext;
 
 use super::*;
 

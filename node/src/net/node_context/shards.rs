@@ -11,6 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::super::findings::Finding;
 use super::super::inbound::Taken;
+use super::super::top::Gathering;
 use super::super::under_way::UnderWay;
 use super::{NodeContext, whole_seconds};
 use crate::config::Limits;
@@ -68,6 +69,8 @@ pub(crate) enum ShardMessage {
     SendLetter { to: NodeId, message: Message },
     /// Ask every peer what it measures.
     AskForFigures,
+    /// Say which keys are hot.
+    Top(Arc<Gathering>),
     /// Certificates, authorities or what is allowed have changed.
     Credentials,
     /// Seal and open context tokens with these from now on.

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use driftless_client::{Cause, Client, ClusterState, ConnectFailure, StatusError};
+use driftless_client::{Client, ClusterState};
 use driftless_proto::Topology;
+use driftless_proto::top::{KEYS_MAX, TopCommand};
 use futures::StreamExt;
 use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
@@ -12,6 +13,7 @@ use futures::stream::FuturesUnordered;
 use super::machine::{Node, Said, Silence, Watch};
 use crate::members::ANSWER_MAX;
 use crate::session;
+use crate::top;
 
 /// Asks, and gathers what comes back.
 pub(super) struct Asking {
@@ -29,6 +31,8 @@ pub(super) struct Asking {
 enum Question {
     /// What this node measures.
     Figures(String),
+    /// Which keys this node was asked for.
+    Top(String),
     /// How the members stand.
     Members,
     /// Who they are: seldom needed, since clients learn of it from any answer.
@@ -38,6 +42,7 @@ enum Question {
 /// What comes back.
 enum Answer {
     Figures(Said),
+    Top(top::Said),
     Members(Option<ClusterState>),
     Topology(Result<(), String>),
 }
@@ -53,6 +58,12 @@ impl Asking {
             let question = Question::Figures(node.member.name.clone());
             let asked = figures(self.client.clone(), address(node));
             self.ask(question, async { Answer::Figures(asked.await) });
+        }
+        for node in watch.nodes().iter().filter(|_| watch.asks_for_keys()) {
+            let question = Question::Top(node.member.name.clone());
+            let (client, address) = (self.client.clone(), address(node));
+            let command = TopCommand { bucket: None, most: KEYS_MAX as u32 };
+            self.ask(question, async move { Answer::Top(top::ask(&client, &address, &command).await) });
         }
         let client = self.client.clone();
         if watch.is_heard() {
@@ -82,6 +93,7 @@ impl Asking {
         self.waited_for.remove(&question);
         match (&question, answer) {
             (Question::Figures(node), Answer::Figures(said)) => watch.handle_answer(node, said),
+            (Question::Top(node), Answer::Top(said)) => watch.handle_keys(node, said),
             (_, Answer::Members(state)) => {
                 self.change = state.or(self.change.take());
                 self.told = None;
@@ -111,7 +123,9 @@ fn address(node: &Node) -> String {
 async fn figures(client: Client, node: String) -> Said {
     let asked = async {
         match client.figures(&node).await {
-            Err(error) if is_of_older_release(&error) => client.status(&node).await.map(Box::new).map(Said::Status),
+            Err(error) if session::is_of_older_release(&error) => {
+                client.status(&node).await.map(Box::new).map(Said::Status)
+            }
             answer => answer.map(Box::new).map(Said::Figures),
         }
     };
@@ -124,11 +138,6 @@ async fn figures(client: Client, node: String) -> Said {
             Said::Silence(Silence { why: format!("no answer within {} s", ANSWER_MAX.as_secs()), is_denied: false })
         }
     }
-}
-
-fn is_of_older_release(error: &StatusError) -> bool {
-    let cause = error.request().map(|request| request.cause());
-    matches!(cause, Some(Cause::NotConnected { failure: ConnectFailure::Protocol { .. }, .. }))
 }
 
 /// What is known of the members before anybody has answered.

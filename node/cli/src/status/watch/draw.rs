@@ -250,12 +250,13 @@ fn lines_of_help(line: &str, width: usize) -> Vec<Line<'static>> {
     }
 }
 
-const KEYS: &str = "q quit  p pause  Tab panel  ↑↓←→ scroll  ? help";
+const KEYS: &str = "q quit  p pause  t keys  Tab panel  ↑↓←→ scroll  ? help";
 
 const HELP: &[&str] = &[
     "q, Esc, Ctrl-C: leave",
     "p: pause (nobody is asked), and go on",
     "Tab, Shift-Tab: the next panel, the one before",
+    "t: the keys that are asked for most; again, those that are large; again, those with siblings. b: of one bucket, and of the next",
     "Up, Down, PageUp, PageDown, Home, End: scroll the panel whose line is thick",
     "Left, Right: the columns for which there is no room",
     "",

@@ -1,11 +1,12 @@
 //! What is known of the cluster, and what of it is shown: answers and keys go in, and drawing looks at it. No socket, no clock.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use driftless_client::{ClusterState, Figures, Moving, NodeStatus, Severity};
 use driftless_node::conditions::verdict::{self, Answer, Trouble, Verdict};
-use driftless_proto::Topology;
+use driftless_proto::{BucketId, Topology};
 use driftless_ring::Member;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
@@ -16,6 +17,7 @@ use crate::cluster::moving::is_unfinished;
 use crate::cluster::standing::Phase;
 use crate::members::{by_name, members};
 use crate::ring::owned_percent;
+use crate::top::{self, By};
 
 /// All of it.
 pub(super) struct Watch {
@@ -27,6 +29,8 @@ pub(super) struct Watch {
     lost: Option<String>,
     pub(super) load: Load,
     pub(super) news: News,
+    /// What nodes have said of keys, while these are looked at.
+    keys: BTreeMap<String, top::Said>,
     pub(super) view: View,
     end: Option<End>,
 }
@@ -74,6 +78,9 @@ pub(super) struct View {
     pub(super) panel: Panel,
     pub(super) scrolled: [Scrolled; Panel::ALL.len()],
     pub(super) helps: bool,
+    /// Of keys: by what they are ranked, and of which bucket they are.
+    pub(super) by: By,
+    pub(super) bucket: Option<BucketId>,
     /// Since when nobody is asked and nothing is taken in.
     pub(super) paused: Option<Duration>,
     /// How far it can be scrolled, as it was drawn last.
@@ -107,10 +114,13 @@ impl Watch {
             lost: None,
             load: Load::default(),
             news: News::default(),
+            keys: BTreeMap::new(),
             view: View {
                 panel: Panel::ALL[0],
                 scrolled: Default::default(),
                 helps: false,
+                by: By::Hot,
+                bucket: None,
                 paused: None,
                 room: Room::default(),
             },
@@ -139,7 +149,10 @@ impl Watch {
             }
         }
         nodes.sort_by(|one, other| by_name(&one.member.name, &other.member.name));
-        before.iter().for_each(|gone| self.load.forget(&gone.member.name));
+        for gone in &before {
+            self.load.forget(&gone.member.name);
+            self.keys.remove(&gone.member.name);
+        }
         self.nodes = nodes;
         self.topology = Some(Arc::clone(topology));
     }
@@ -156,6 +169,13 @@ impl Watch {
         node.said = said;
         if let Some(why) = self.denial() {
             self.end = Some(End::Denied(why));
+        }
+    }
+
+    /// A node has said which keys it was asked for, or has not. Whoever has turned away meanwhile does not look at it.
+    pub(super) fn handle_keys(&mut self, name: &str, said: top::Said) {
+        if self.asks_for_keys() && self.nodes.iter().any(|node| node.member.name == name) {
+            self.keys.insert(name.to_owned(), said);
         }
     }
 
@@ -195,6 +215,9 @@ impl Watch {
             KeyCode::Char('p') => self.pause(now),
             KeyCode::Tab => self.turn(1),
             KeyCode::BackTab => self.turn(Panel::ALL.len() - 1),
+            KeyCode::Char('t') if self.view.panel == Panel::Keys => self.rank_by(self.view.by.next()),
+            KeyCode::Char('t') => self.turn_to(Panel::Keys),
+            KeyCode::Char('b') if self.view.panel == Panel::Keys => self.choose_bucket(),
             code => self.scroll(code),
         }
     }
@@ -223,7 +246,32 @@ impl Watch {
     }
 
     fn turn(&mut self, by: usize) {
-        self.view.panel = Panel::ALL[(self.view.panel.place() + by) % Panel::ALL.len()];
+        self.turn_to(Panel::ALL[(self.view.panel.place() + by) % Panel::ALL.len()]);
+    }
+
+    fn turn_to(&mut self, panel: Panel) {
+        self.view.panel = panel;
+        // What is not looked at is not asked for, and soon not true any more.
+        if panel != Panel::Keys {
+            self.keys.clear();
+        }
+    }
+
+    fn rank_by(&mut self, by: By) {
+        self.view.by = by;
+        self.view.scrolled[Panel::Keys.place()].rows = 0;
+    }
+
+    /// All, then each, then all again.
+    fn choose_bucket(&mut self) {
+        let buckets = self.topology.iter().flat_map(|topology| topology.buckets());
+        let ids: Vec<BucketId> = buckets.map(|bucket| bucket.id).collect();
+        let next = match self.view.bucket {
+            None => 0,
+            Some(chosen) => ids.iter().position(|id| *id == chosen).map_or(ids.len(), |at| at + 1),
+        };
+        self.view.bucket = ids.get(next).copied();
+        self.view.scrolled[Panel::Keys.place()].rows = 0;
     }
 
     fn scroll(&mut self, code: KeyCode) {
@@ -252,6 +300,17 @@ impl Watch {
     /// Whether nodes are to be asked.
     pub(super) fn asks(&self) -> bool {
         self.view.paused.is_none()
+    }
+
+    /// Whether they are to be asked for keys as well: only while these are looked at.
+    pub(super) fn asks_for_keys(&self) -> bool {
+        self.asks() && self.view.panel == Panel::Keys
+    }
+
+    /// What nodes have said of keys, and who has not said anything yet.
+    pub(super) fn keys(&self) -> (&BTreeMap<String, top::Said>, Vec<&str>) {
+        let names = self.nodes.iter().map(|node| node.member.name.as_str());
+        (&self.keys, names.filter(|name| !self.keys.contains_key(*name)).collect())
     }
 
     /// Whether somebody answers. While nobody does, others may know of other members.

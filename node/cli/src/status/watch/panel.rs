@@ -5,6 +5,7 @@
 //! for in `asking`, and kept in `machine`.
 
 mod events;
+mod keys;
 mod nodes;
 mod requests;
 mod tasks;
@@ -24,13 +25,14 @@ pub(super) enum Panel {
     Requests,
     Tasks,
     Values,
+    Keys,
     Events,
 }
 
 impl Panel {
     /// In the order in which they are drawn and turned to.
-    pub(super) const ALL: [Panel; 6] =
-        [Panel::Nodes, Panel::Troubles, Panel::Requests, Panel::Tasks, Panel::Values, Panel::Events];
+    pub(super) const ALL: [Panel; 7] =
+        [Panel::Nodes, Panel::Troubles, Panel::Requests, Panel::Tasks, Panel::Values, Panel::Keys, Panel::Events];
 
     /// Which of them it is.
     pub(super) fn place(self) -> usize {
@@ -44,6 +46,7 @@ impl Panel {
             Panel::Requests => "Requests",
             Panel::Tasks => "Under way",
             Panel::Values => "Values",
+            Panel::Keys => "Keys",
             Panel::Events => "Events",
         }
     }
@@ -56,6 +59,7 @@ impl Panel {
             Panel::Requests => requests::content(watch, space),
             Panel::Tasks => tasks::content(watch, space),
             Panel::Values => values::content(watch, space),
+            Panel::Keys => keys::content(watch, space),
             Panel::Events => events::content(watch, space),
         }
     }
@@ -65,6 +69,8 @@ impl Panel {
         match self {
             Panel::Troubles => watch.troubles().is_empty(),
             Panel::Events => watch.news.events().next().is_none(),
+            // Nobody is asked for it unless somebody looks.
+            Panel::Keys => true,
             Panel::Nodes | Panel::Requests | Panel::Tasks | Panel::Values => false,
         }
     }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use driftless_client::{
-    Answered, ClusterState, Condition, Disk, ExchangesWith, Figures, HintsFor, Liveness, Moving, NodeStatus,
-    PeerStatus, Severity,
+    Answered, BucketTop, ClusterState, Condition, Disk, ExchangesWith, Figures, HintsFor, HotKey, Liveness, Moving,
+    NodeStatus, PeerStatus, SeenKey, Severity, Top, TopKey,
 };
-use driftless_proto::Topology;
-use driftless_ring::Member;
-use driftless_testkit::TopologyBuilder;
+use driftless_proto::{BucketId, Topology};
+use driftless_ring::{Member, Token};
+use driftless_testkit::{TopologyBuilder, bucket};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -20,6 +20,7 @@ use super::look::Look;
 use super::machine::{End, Said, Silence, Watch};
 use super::panel::Panel;
 use crate::cluster::standing::tests::{member, state};
+use crate::top;
 
 /// Of a node that has nothing to do.
 pub(super) fn figures(name: &str) -> Figures {
@@ -165,7 +166,7 @@ fn all_is_well_and_fits_on_a_small_terminal() {
     seen.second();
     let lines = seen.lines(80, 24);
     assert_eq!(lines[0], "All is well: all 3 nodes are up and connected.");
-    assert_eq!(lines[1], "[Nodes] To do  Requests  Under way  Values  Events");
+    assert_eq!(lines[1], "[Nodes] To do  Requests  Under way  Values  Keys  Events");
     assert!(lines[2].starts_with("━━ Nodes · columns 1-") && lines[2].ends_with('━'), "{}", lines[2]);
     assert_eq!(
         lines[3..5],
@@ -176,7 +177,7 @@ fn all_is_well_and_fits_on_a_small_terminal() {
     );
     shows(&lines.join("\n"), &["── Requests ─", "1,200/s, most 1,200", "Nothing changes hands, no hints wait", "1.50"]);
     assert!(
-        lines[23].starts_with("q quit  p pause  Tab panel") && lines[23].ends_with("  every 1 s · shop v1 · 00:00:02Z"),
+        lines[23].starts_with("q quit  p pause  t keys  Tab panel") && lines[23].ends_with("  shop v1 · 00:00:02Z"),
         "{}",
         lines[23]
     );
@@ -291,7 +292,7 @@ fn forty_columns_show_what_matters_most_and_the_rest_by_scrolling() {
     assert_eq!(lines[0], "1 of 3 nodes is down (n2): every");
     shows(
         &lines.join("\n"),
-        &["[Nodes] 1 of 6, Tab: next", "NODE  STATE  REQ/S  P50  P99  HINTS", "n2    down       -"],
+        &["[Nodes] 1 of 7, Tab: next", "NODE  STATE  REQ/S  P50  P99  HINTS", "n2    down       -"],
     );
     for _ in 0..30 {
         seen.key(KeyCode::Right);
@@ -488,4 +489,120 @@ fn an_interval_is_a_number_of_seconds_or_a_time() {
         let error = parse(bad).expect_err(bad);
         assert_eq!(error, "expected seconds from 0.2 to 3600, such as \"2\", \"0.5\" or \"30s\"", "{bad}");
     }
+}
+
+/// What a node has counted of the keys of two buckets.
+fn counted(reads: u64) -> top::Said {
+    let key = |token: u64| TopKey { token: Token(token << 60), name: None, cut: false };
+    let seen = driftless_client::Seen { bytes: 3 << 20, siblings: 3, ago_ms: 20 };
+    let hot = |token, reads, seen| HotKey { key: key(token), reads, writes: 0, over: 50, seen };
+    let of_bucket = |id, hot, large: Vec<SeenKey>| BucketTop {
+        bucket: BucketId(id),
+        requests: reads,
+        hot,
+        floor: 0,
+        siblings: large.clone(),
+        large,
+    };
+    let buckets = vec![
+        of_bucket(0, vec![hot(1, reads, None)], Vec::new()),
+        of_bucket(5, vec![hot(2, reads / 2, Some(seen))], vec![SeenKey { key: key(2), seen }]),
+    ];
+    top::Said::Top(Box::new(Top { watches: true, names: false, span_ms: 50_000, buckets, uncounted: 0 }))
+}
+
+fn with_carts() -> Seen {
+    let mut seen = Seen::of(&["n1", "n2"]);
+    let members = ["n1", "n2"].map(|name| Member::new(name, format!("{name}:1")));
+    let topology = TopologyBuilder::of_members(members).named("shop").hash_seed(0).bucket(bucket(5, "carts", 2));
+    seen.watch.handle_members(&Arc::new(topology.build()), None);
+    seen.second();
+    seen
+}
+
+#[test]
+fn keys_are_asked_for_only_while_they_are_in_front() {
+    let mut seen = with_carts();
+    assert!(!seen.watch.asks_for_keys());
+    seen.watch.handle_keys("n1", counted(7));
+    seen.key(KeyCode::Char('t'));
+    assert!(seen.watch.asks_for_keys());
+    shows(&seen.text(80, 24), &["━━ Keys ━", "Asking n1, n2."]);
+    seen.watch.handle_keys("n1", counted(50_000));
+    seen.watch.handle_keys("n9", counted(50_000));
+    shows(&seen.text(80, 24), &["1000000000000000", "1,001"]);
+    seen.key(KeyCode::Char('p'));
+    assert!(!seen.watch.asks_for_keys(), "nobody is asked anything");
+    seen.key(KeyCode::Char('p'));
+    seen.key(KeyCode::Tab);
+    assert!(!seen.watch.asks_for_keys());
+    assert!(!seen.text(80, 24).contains("Keys ─"), "it takes no room from the others");
+    seen.key(KeyCode::BackTab);
+    shows(&seen.text(80, 24), &["Asking n1, n2."]);
+}
+
+#[test]
+fn keys_are_added_up_ranked_and_chosen_by_bucket() {
+    let mut seen = with_carts();
+    seen.key(KeyCode::Char('t'));
+    seen.watch.handle_keys("n1", counted(50_000));
+    seen.watch.handle_keys("n2", counted(100_000));
+    let panel = |seen: &mut Seen| -> Vec<String> {
+        let lines = seen.lines(80, 24);
+        let title = lines.iter().position(|line| line.starts_with("━━ Keys ")).expect("it is in front");
+        lines[title..].to_vec()
+    };
+    let lines = panel(&mut seen);
+    assert_eq!(lines[1], "t: [hot] large siblings   b: all buckets   names: keys = true in [top]");
+    assert_eq!(lines[2], "KEY               REQ/S  OVER BY    BYTES  SIBLINGS  BUCKET   OWNERS  READS/S");
+    assert_eq!(lines[3], "1000000000000000  3,002      2.0        -         -  default  n1,n2     3,000");
+    assert_eq!(lines[4], "2000000000000000  1,502      2.0  3.0 MiB         3  carts    n1,n2     1,500");
+    shows(
+        &lines.join("\n"),
+        &["most in the last 50 s; a count is at most OVER BY too high.", "Keys are shown by their tokens"],
+    );
+    seen.key(KeyCode::Char('t'));
+    let large = panel(&mut seen);
+    assert!(large[1].starts_with("t: hot [large] siblings   b: all buckets"), "{}", large[1]);
+    assert!(large[3].starts_with("2000000000000000"), "{}", large[3]);
+    seen.key(KeyCode::Char('b'));
+    shows(&seen.text(80, 24), &["b: bucket default", "No key with a value was read or written in the last hour."]);
+    seen.key(KeyCode::Char('b'));
+    shows(&seen.text(80, 24), &["b: bucket carts", "2000000000000000"]);
+    seen.key(KeyCode::Char('b'));
+    shows(&seen.text(80, 24), &["b: all buckets"]);
+    seen.key(KeyCode::Char('t'));
+    seen.key(KeyCode::Char('t'));
+    shows(&seen.text(80, 24), &["t: [hot]"]);
+    // Little room shows the first columns, and the rest by scrolling.
+    let small = seen.lines(40, 20);
+    assert!(small.iter().all(|line| line.chars().count() <= 40));
+    shows(&small.join("\n"), &["[Keys]", "KEY               REQ/S  OVER BY", "1000000000000000  3,002"]);
+    for width in 1..=40 {
+        for height in 1..=20 {
+            seen.text(width, height);
+        }
+    }
+    assert!(seen.lines(80, 24)[23].contains("t keys"), "the line of keys names it");
+    seen.key(KeyCode::Char('?'));
+    shows(&seen.text(80, 24), &["t: the keys that are asked for most"]);
+}
+
+#[test]
+fn who_does_not_count_or_may_not_see_is_said_in_words() {
+    let mut seen = with_carts();
+    seen.key(KeyCode::Char('t'));
+    let off = || top::Said::Top(Box::default());
+    seen.watch.handle_keys("n1", off());
+    seen.watch.handle_keys("n2", off());
+    shows(&seen.text(200, 24), &["Not counted at n1, n2: `watch = true` under `[top]` in node.toml and a SIGHUP"]);
+    seen.watch.handle_keys("n1", top::Said::Older);
+    seen.watch.handle_keys("n2", counted(9));
+    shows(&seen.text(200, 24), &["Not counted at n1: of an older release.", "1000000000000000"]);
+    seen.watch.handle_keys("n1", top::Said::Silence);
+    shows(&seen.text(200, 24), &["No answer from n1"]);
+    for node in ["n1", "n2"] {
+        seen.watch.handle_keys(node, top::Said::Denied("alice may not: it takes an operator".to_owned()));
+    }
+    shows(&seen.text(80, 24), &["alice may not: it takes an operator"]);
 }

@@ -3,14 +3,10 @@
 use std::time::Duration;
 
 use crate::output::grouped;
+pub(super) use crate::output::rate;
 
 /// What is not known, or not there.
 pub(super) const NOTHING: &str = "-";
-
-/// Of something a second: `1,234`, below ten `1.2`.
-pub(super) fn rate(number: f64) -> String {
-    if number > 0.0 && number < 9.95 { format!("{number:.1}") } else { grouped(number.round() as u64) }
-}
 
 /// A time in which something is answered: `310 µs`, `1.2 ms`, `2.5 s`.
 pub(super) fn short(time: Option<Duration>) -> String {
