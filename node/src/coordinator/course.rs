@@ -150,6 +150,7 @@ impl Trail {
             let first = self.asked.iter().find(|asked| asked.to == node);
             let did = match (header, first.and_then(|asked| asked.ended.as_ref())) {
                 (Some(header), _) => Did::Read(header),
+                (None, None) if first.is_none() => Did::NotAsked,
                 (None, None) => Did::Silent,
                 (None, Some((_, Ending::Lost))) => Did::Lost,
                 (None, Some((_, Ending::Refused(refusal)))) => Did::Refused(refusal.clone()),
@@ -230,9 +231,12 @@ impl Open {
         let phase = self.course(shard).map(|course| course.phase(shard, origin.since));
         match &self.machine {
             Machine::Put(put) => {
-                told.write = phase;
                 told.stamp = self.stamp(put);
-                told.hints = hints(shard, put);
+                // Of what nobody has ever heard of, nobody was told.
+                if !put.made().is_some_and(|made| made.siblings().is_empty()) {
+                    told.write = phase;
+                    told.hints = hints(shard, put);
+                }
             }
             Machine::Get(_) | Machine::Scan(_) => told.read = phase,
             Machine::Forward(_) | Machine::Salvage(_) | Machine::Spread(_) | Machine::Awaiting(_) => {}
