@@ -115,6 +115,19 @@ mod tests {
         }
     }
 
+    /// "Connecting …" stood there for ever where no script ran.
+    #[test]
+    fn a_page_whose_script_does_not_run_claims_nothing_and_says_where_to_look() {
+        for said in [
+            "<noscript><p>This page needs JavaScript.",
+            ">Nothing is known yet: the script of this page has not run.</h1>",
+        ] {
+            assert!(PAGE.text.contains(said), "{said}");
+        }
+        let (markup, _) = PAGE.text.split_once("<script").expect("has one");
+        assert!(!markup.contains("Connecting") && !markup.contains("well</h1>"));
+    }
+
     /// By the formula of WCAG 2: text against what is behind it 4.5 to 1, lines 3 to 1.
     #[test]
     fn colours_can_be_told_from_their_ground_in_light_and_in_the_dark() {

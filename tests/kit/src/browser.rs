@@ -80,10 +80,10 @@ impl Browser {
         self.session = page.clone();
     }
 
-    /// What an expression comes to in the page.
+    /// What an expression comes to in the page; nothing in one that is being loaded.
     pub fn evaluate(&mut self, expression: &str) -> Value {
-        let answer = self.ask("Runtime.evaluate", json!({ "expression": expression, "returnByValue": true }));
-        answer["result"]["value"].clone()
+        let params = json!({ "expression": expression, "returnByValue": true });
+        self.exchange("Runtime.evaluate", params)["result"]["result"]["value"].clone()
     }
 
     /// What the browser had to object to in the page: scripts that failed, and what the page's policy forbids. Not that a node was gone.
@@ -93,6 +93,12 @@ impl Browser {
 
     /// A command of the protocol, to the page.
     pub fn ask(&mut self, method: &str, params: Value) -> Value {
+        let message = self.exchange(method, params);
+        assert!(message["error"].is_null(), "{method}: {message}");
+        message["result"].clone()
+    }
+
+    fn exchange(&mut self, method: &str, params: Value) -> Value {
         self.last += 1;
         let mut command = json!({ "id": self.last, "method": method, "params": params });
         if !self.session.is_null() {
@@ -104,8 +110,7 @@ impl Browser {
         loop {
             let message = self.messages.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no answer to {method}"));
             if message["id"] == json!(self.last) {
-                assert!(message["error"].is_null(), "{method}: {message}");
-                return message["result"].clone();
+                return message;
             }
             let entry = &message["params"]["entry"];
             let is_objection = message["method"] == "Runtime.exceptionThrown"

@@ -324,6 +324,12 @@ fn ten_pages_of_one_browser_are_fed_by_one_stream_and_another_takes_over() {
         shown.eventually("document.getElementById('ring-count') !== null");
     }
     assert_eq!(stage.streams.load(Ordering::SeqCst), 1);
+    // Behind another one for a moment, a page is fed all the same.
+    shown.hide(true);
+    stage.send(&troubled("the clock is off", &["n1"], 1000));
+    shown.eventually_says("h1", "the clock is off");
+    shown.hide(false);
+    assert_eq!(shown.text("#broken"), "");
     // Closed in turn, the first of them first: the last one is fed all the same.
     let last = pages.pop().unwrap();
     stage.send(&troubled("the disk fills up", &["n1"], 1000));

@@ -11,7 +11,7 @@ const held = new Map();
 let seen = null;
 
 function tell(now, text, tone) {
-  const item = make("li", {}, make("time", {}, clock(now)), make("span", tone ? { class: tone } : {}, text));
+  const item = make("li", {}, make("time", {}, clock(now)), make("span", tone ? { class: tone } : {}, ...withCode(text)));
   byId("news").prepend(item);
   // What scrolls is to be reached without a mouse, and what is empty is not.
   byId("news").tabIndex = 0;

@@ -103,7 +103,7 @@ channel?.addEventListener("message", ({ data: { kind, text } }) => {
   stream.heard = Date.now();
   if (kind === "ask") {
     if (stream.source !== null) for (const [kind, text] of Object.entries(stream.latest)) pass(kind, text);
-  } else if (document.hidden || stream.source !== null) {
+  } else if (stream.leave === null || stream.source !== null) {
     return;
   } else if (kind === "lost") {
     lose(text);

@@ -21,11 +21,16 @@ function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** The same for a text in which `commands` stand in backticks. */
+/** A text in which `commands` stand in backticks, in parts. */
+function withCode(text) {
+  return text.split("`").map((part, at) => (at % 2 === 1 ? make("code", {}, part) : part));
+}
+
+/** The same as `say` for such a text. */
 function sayWithCode(element, text) {
   if (element.dataset.text === text) return;
   element.dataset.text = text;
-  element.replaceChildren(...text.split("`").map((part, at) => (at % 2 === 1 ? make("code", {}, part) : part)));
+  element.replaceChildren(...withCode(text));
 }
 
 const NOTHING = "–";
