@@ -94,7 +94,7 @@ async fn a_request_and_each_of_its_attempts_are_spans_that_say_where_it_went_and
         cluster.nodes[owners[0]].next_request().await.refuse(Refusal::Stopping);
         cluster.nodes[owners[1]].next_request().await.values(&["apples"]);
     });
-    read.expect("was read");
+    let _ = read.expect("was read");
     let spans = seen.take();
     let (first, second) = (&*names[owners[0]], &*names[owners[1]]);
     let get = [("bucket", "default"), ("node", second), ("attempts", "2"), ("outcome", "ok")];
@@ -137,7 +137,7 @@ async fn a_node_is_told_of_the_trace_that_a_request_was_given_if_that_is_kept() 
         received.values(&["v"]);
         received
     });
-    read.expect("was read");
+    let _ = read.expect("was read");
     assert!(matches!(received.frame.request, Request::Get(_)), "{:?}", received.frame.request);
 }
 
@@ -164,7 +164,7 @@ mod otel {
             received.values(&["v"]);
             received
         });
-        read.expect("was read");
+        let _ = read.expect("was read");
         let below_given = bucket.put("k", "v").trace(given());
         let (put, told) = tokio::join!(below_given.send(), async {
             let received = cluster.nodes[0].next_request().await;
