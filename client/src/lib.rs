@@ -112,6 +112,12 @@
 //! [`ClientBuilder::connect_lazy`] leaves that to the first request, so a client can be made before its cluster is up. A name with
 //! several addresses is tried at all of them, and resolved anew for every connection.
 //!
+//! # Looking on
+//!
+//! Each request is a span of the crate `tracing`, with one below it for each attempt; keys and values are in none. With the feature
+//! `metrics` what requests do is counted through the crate of that name. A request may have a place in a [trace](Profile::trace), under
+//! which nodes record what they do for it; with the feature `otel` it has the one that OpenTelemetry knows.
+//!
 //! # What it is not
 //!
 //! There are no transactions over several keys, no compare-and-set, no locks, no ordered scans, and no sessions: to read your own

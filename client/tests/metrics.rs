@@ -28,10 +28,17 @@ async fn what_is_counted_is_in_the_table_of_the_page() {
         cluster.nodes[owners[0]].next_request().await.stored();
     });
     put.expect("was stored");
+    // Slow: another owner is asked beside it.
+    let (read, ()) = tokio::join!(bucket.get(&key).send(), async {
+        let slow = cluster.nodes[owners[0]].next_request().await;
+        cluster.nodes[owners[1]].next_request().await.values(&[]);
+        drop(slow);
+    });
+    let _ = read.expect("was read");
     // Refused there, answered by the next owner.
     let (read, ()) = tokio::join!(bucket.get(&key).send(), async {
-        cluster.nodes[owners[0]].next_request().await.refuse(Refusal::Stopping);
-        cluster.nodes[owners[1]].next_request().await.values(&["apples", "pears", "plums"]);
+        cluster.nodes[owners[1]].next_request().await.refuse(Refusal::Stopping);
+        cluster.nodes[owners[2]].next_request().await.values(&["apples", "pears", "plums"]);
     });
     assert_eq!(read.expect("was read").siblings().len(), 3);
     let (refused, ()) = tokio::join!(bucket.delete(&key).retry(NoRetry).via("cyd").send(), async {
@@ -46,13 +53,6 @@ async fn what_is_counted_is_in_the_table_of_the_page() {
     unknown.expect_err("was not answered");
     let out_of_time = bucket.get(&key).timeout(Duration::ZERO).send().await;
     out_of_time.expect_err("no time is given");
-    // Slow: another owner is asked beside it.
-    let (read, ()) = tokio::join!(bucket.get(&key).send(), async {
-        let slow = cluster.nodes[owners[1]].next_request().await;
-        cluster.nodes[owners[2]].next_request().await.values(&[]);
-        drop(slow);
-    });
-    read.expect("was read");
     cluster.nodes[owners[1]].stop();
     let counted = until(&snapshotter, "driftless_client_connections_lost_total", 1).await;
 
@@ -64,8 +64,10 @@ async fn what_is_counted_is_in_the_table_of_the_page() {
     assert_eq!(count("driftless_client_requests_total{operation=get,outcome=deadline}"), 1);
     assert_eq!(count("driftless_client_request_seconds{operation=get}"), 3);
     assert_eq!(count("driftless_client_siblings_per_read"), 2);
-    assert_eq!(count("driftless_client_attempts_total"), 7);
-    assert_eq!((count("driftless_client_retries_total"), count("driftless_client_hedges_total")), (1, 1));
+    // On a busy machine others may be slow as well.
+    let (retries, hedges) = (count("driftless_client_retries_total"), count("driftless_client_hedges_total"));
+    assert!(retries >= 1 && hedges >= 1, "{counted:?}");
+    assert_eq!(count("driftless_client_attempts_total"), 5 + retries + hedges);
     assert!(count("driftless_client_connections_opened_total") >= 3, "{counted:?}");
     assert!(count("driftless_client_topology_fetches_total") >= 1, "{counted:?}");
 

@@ -224,14 +224,14 @@ mod collected {
         let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
         append(&dev, &format!("\n[trace]\nendpoint = \"http://{nobody}\"\n"));
         dev.up();
-        let warned = |node: &&str| lines(&dev, node, "the collector takes no traces").len();
+        let warned = |dev: &Dev, node: &str| lines(dev, node, "the collector takes no traces").len();
         dev.ok(&["put", "alice", "apples", "--trace", "-w", "3"]);
-        dev.eventually("each node has found out", || NODES.iter().all(|node| warned(node) > 0));
+        dev.eventually("each node has found out", || NODES.iter().all(|node| warned(&dev, node) > 0));
         for _ in 0..5 {
             dev.ok(&["get", "alice", "--trace"]);
         }
         // What is left is tried once more before they end.
         dev.down();
-        assert!(NODES.iter().all(|node| warned(node) == 1), "{}", log(&dev, "n1"));
+        assert!(NODES.iter().all(|node| warned(&dev, node) == 1), "{}", log(&dev, "n1"));
     }
 }
