@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use driftless_node::time::Instant;
 use driftless_node::top::WINDOW;
 use driftless_proto::client::Request;
+use driftless_proto::observed::{Observed, ObservedRequest};
 use driftless_proto::top::{BucketTop, KEYS_MAX, Top, TopCommand};
 use driftless_proto::{BucketId, Topology};
 use driftless_ring::NodeId;
