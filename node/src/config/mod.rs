@@ -132,7 +132,7 @@ pub struct Limits {
 /// What is counted of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopLimits {
-    /// Whether it is counted at all which keys are asked for most, are large, or have many siblings. It costs some tens of nanoseconds a
+    /// Whether it is counted at all which keys are asked for most, are large, or have many siblings. It costs a fraction of a microsecond a
     /// request and some megabytes, and who asks which key is hot asks when it is too late to begin counting.
     pub watch: bool,
     /// Whether names of keys are kept for that, and shown to operators. Names may say what nobody but the application is to know.

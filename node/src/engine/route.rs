@@ -101,7 +101,7 @@ impl<S: Store> Engine<S> {
             replica::Output::Damaged { bucket, key, patience } => {
                 self.coordinator.restore(&self.shard, now, bucket, key, now.instant + patience);
             }
-            replica::Output::Restored { bucket, key } => self.coordinator.end_restoring(&self.shard, bucket, &key),
+            replica::Output::EndRestoring { bucket, key } => self.coordinator.end_restoring(&self.shard, bucket, &key),
             replica::Output::NewHint(target) => self.handoff.handle_new_hint(&self.shard, now.instant, target),
             replica::Output::Halt(reason) => self.outputs.push_back(Output::Halt(reason)),
         }

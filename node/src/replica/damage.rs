@@ -6,7 +6,8 @@
 //! whatever a quorum of w has acknowledged. Their merge takes the record's place; until then the damaged bytes stay where
 //! they are, so that a restart finds them again. What the node takes in meanwhile (writes, and hints that go away where they
 //! came from) it keeps beside the record, as a copy held for itself: it is durable and counts for a write, but no read sees
-//! it. The merge that restores the record takes it in.
+//! it. The merge that restores the record takes it in. If that copy is damaged too, what others have answered by then may be older than
+//! what was acknowledged on its strength: they are asked anew.
 //!
 //! If too few other owners are sound, nothing is restored by itself: an acknowledged write may be on no other disk. An operator
 //! may accept that (`Loss::Accepted`).
@@ -83,6 +84,13 @@ impl Damage {
     /// Owners that did not answer may do so now.
     pub(super) fn ask_again(&mut self) {
         self.waiting.extend(self.asked.drain(..).map(|(_, record)| record));
+    }
+
+    /// What they have been asked for is too old.
+    fn ask_anew(&mut self, record: RecordKey) {
+        self.asked.retain(|(_, asked)| *asked != record);
+        self.waiting.retain(|waiting| *waiting != record);
+        self.waiting.push_back(record);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -183,11 +191,16 @@ impl<S: Store> Replica<S> {
         let Restore { bucket, key, mut siblings, .. } = restore;
         if self.check_sound(&located.record).is_err() {
             let beside = HintKey::new(shard.node, &located.record);
-            if let (Some(StoredHint::Copy { siblings: kept, .. }), stored) = self.stored_hint(shard, &beside)? {
-                if siblings.includes(&kept) || !shard.planted.is(Bug::RestoreForgetsBeside) {
-                    siblings.merge(&kept);
+            match self.stored_hint(shard, &beside)? {
+                (Some(StoredHint::Copy { siblings: kept, .. }), stored) => {
+                    if siblings.includes(&kept) || !shard.planted.is(Bug::RestoreForgetsBeside) {
+                        siblings.merge(&kept);
+                    }
+                    self.turn.put_hint(beside, stored, After::Moved);
                 }
-                self.turn.put_hint(beside, stored, After::Moved);
+                // That is damaged as well: the others may know what it held since they were asked, and are asked anew.
+                (None, Some(_)) if !self.turn.changes.contains_key(&located.record) => return Ok(()),
+                _ => {}
             }
             // Others may have answered twice within one turn: what was kept beside the record is in what the first answer has made.
             match self.turn.changes.get(&located.record) {
@@ -227,7 +240,7 @@ impl<S: Store> Replica<S> {
     pub(super) fn go_on_with(&mut self, shard: &Shard, record: &RecordKey) {
         shard.metrics.records_damaged_now.dec();
         if let Ok((bucket, key)) = record.bucket_and_key() {
-            self.outputs.push_back(Output::Restored { bucket, key });
+            self.outputs.push_back(Output::EndRestoring { bucket, key });
         }
         // What was damaged may not have been what the tree knew.
         self.trees.build_anew(record);
@@ -279,9 +292,14 @@ impl<S: Store> Replica<S> {
     /// A copy that is damaged is of no use to anybody.
     pub(super) fn give_up_hint(&mut self, shard: &Shard, hint: HintKey, reason: &str) -> Result<(), RecordError> {
         let record = hint.record();
-        record.bucket_and_key()?;
+        let (bucket, key) = record.bucket_and_key()?;
         if self.turn.hints.contains_key(&hint) {
             return Ok(());
+        }
+        if hint.target() == shard.node && self.damage.records.contains(&record) {
+            self.outputs.push_back(Output::EndRestoring { bucket, key });
+            self.damage.ask_anew(record.clone());
+            self.ask_for_more();
         }
         let partition = record.partition(shard);
         let token = hex(record.position().1);

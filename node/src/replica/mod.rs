@@ -82,8 +82,8 @@ pub(crate) enum Output {
     Sync(BatchSeq),
     /// The record of this key is damaged: it is to be restored from the other replicas, within this time.
     Damaged { bucket: BucketId, key: Key, patience: Duration },
-    /// The record of this key has been restored: what is still under way for that is of no use any more.
-    Restored { bucket: BucketId, key: Key },
+    /// What the others still answer of the damaged record of this key is of no use: it has been restored, or more than that is lost by now.
+    EndRestoring { bucket: BucketId, key: Key },
     /// An actor must not be trusted any more: no put stamped by it may be acknowledged.
     Retired(ActorId),
     /// There is something to be delivered to this node that was not there before.

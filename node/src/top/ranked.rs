@@ -59,9 +59,9 @@ impl<T> Ranked<T> {
         let (before, at) = (entry.number, entry.at);
         entry.number = number(before);
         if entry.number < before {
-            self.rise(at.into())
+            self.rise(at.into());
         } else {
-            self.sink(at.into())
+            self.sink(at.into());
         }
         Some(&mut self.slots[usize::from(slot)].kept)
     }

@@ -317,7 +317,7 @@ fn count_keys(world: &mut World) {
             match shard.check_counts(now) {
                 Ok(requests) => world.judges.coverage.add("requests counted by key", requests),
                 Err(text) => {
-                    world.judges.violations.push(Violation::general("counts of keys", format!("n{number}: {text}")))
+                    world.judges.violations.push(Violation::general("counts of keys", format!("n{number}: {text}")));
                 }
             }
         }

@@ -366,7 +366,7 @@ pub const KNOBS: &[Knob] = &[
         key: "top.watch",
         about: "count which keys are hot",
         meaning: "Whether this node counts which keys are asked for most, are large, or have many siblings, for [`driftless top`]\
-              (operations.md#which-key-is-hot). It takes some tens of nanoseconds a request and at most 3.5 MiB a shard. Switched off, it \
+              (operations.md#which-key-is-hot). It takes a fraction of a microsecond a request and at most 3.5 MiB a shard. Switched off, it \
               forgets what it has counted.",
         kind: Kind::Switch,
         takes: Takes::Reload,
