@@ -202,6 +202,6 @@ mod tests {
             assert!(!text.lines().any(is_wide), "{text}");
             assert!(text.contains(&knob.variable()), "{text}");
         }
-        assert_eq!(of_section("log").expect("is a section").len(), 2);
+        assert_eq!(of_section("log").expect("is a section").len(), 4);
     }
 }
