@@ -229,6 +229,14 @@ fn looking_around_agrees_with_itself() {
     assert_eq!(explained["explanation"]["partition"], json!(partition));
     assert!(explained["explanation"]["read"]["replicas"].as_array().is_some_and(|replicas| replicas.len() == 2));
 
+    let explained = dev.json(&["put", "-b", "carts", "explained", "1", "--explain"]);
+    let write = &explained["explanation"]["write"];
+    assert_eq!((&write["counted"], &write["replicas"][0]["did"]), (&explained["acks"], &json!("stamped")));
+    let explained = dev.json(&["delete", "-b", "carts", "explained", "--explain"]);
+    let counted = |phase: &str| explained["explanation"][phase]["counted"].as_u64();
+    assert!(counted("read") > Some(0) && counted("write") == explained["acks"].as_u64(), "{explained}");
+    dev.fails(3, &["put", "-b", "carts", "k", "1", "-w", "9", "--explain"], &["bad quorum", "coordinated by"]);
+
     // A dump of one bucket loads into another.
     let file = dev.file("carts.jsonl").display().to_string();
     dev.ok(&["dump", "--wait", "60s", "-b", "carts", "-o", &file]);

@@ -282,6 +282,7 @@ mod tests {
                 drop(metrics.requests.get_or_create(&RequestLabels { operation, outcome }));
             }
             drop(metrics.latency.get_or_create(&OperationLabels { operation }));
+            drop(metrics.slow_requests.get_or_create(&OperationLabels { operation }));
         }
         drop(metrics.conditions.get_or_create(&ConditionLabels { condition: "counting" }));
         for to in ["alive", "suspect", "down"] {

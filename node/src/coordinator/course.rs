@@ -119,9 +119,12 @@ impl Trail {
         self.made.get_or_insert(now.instant);
     }
 
-    /// A replica has answered the first thing that was open.
+    /// A replica has answered the first thing that was open; or what its connection was lost with, and that counts all the same.
     pub(super) fn answered(&mut self, now: Now, from: NodeId, reply: &Reply) {
-        if let Some(asked) = self.asked.iter_mut().find(|asked| asked.to == from && asked.ended.is_none()) {
+        let is_open = |asked: &Asked| asked.to == from && asked.ended.is_none();
+        let is_lost = |asked: &Asked| asked.to == from && matches!(asked.ended, Some((_, Ending::Lost)));
+        let at = self.asked.iter().position(is_open).or_else(|| self.asked.iter().position(is_lost));
+        if let Some(asked) = at.map(|at| &mut self.asked[at]) {
             let ending = match reply {
                 Reply::Refused(refusal) => Ending::Refused(refusal.clone()),
                 Reply::Lost => Ending::Lost,
@@ -147,6 +150,7 @@ impl Trail {
             let first = self.asked.iter().find(|asked| asked.to == node);
             let did = match (header, first.and_then(|asked| asked.ended.as_ref())) {
                 (Some(header), _) => Did::Read(header),
+                (None, None) if first.is_none() => Did::NotAsked,
                 (None, None) => Did::Silent,
                 (None, Some((_, Ending::Lost))) => Did::Lost,
                 (None, Some((_, Ending::Refused(refusal)))) => Did::Refused(refusal.clone()),
@@ -227,9 +231,12 @@ impl Open {
         let phase = self.course(shard).map(|course| course.phase(shard, origin.since));
         match &self.machine {
             Machine::Put(put) => {
-                told.write = phase;
                 told.stamp = self.stamp(put);
-                told.hints = hints(shard, put);
+                // Of what nobody has ever heard of, nobody was told.
+                if !put.made().is_some_and(|made| made.siblings().is_empty()) {
+                    told.write = phase;
+                    told.hints = hints(shard, put);
+                }
             }
             Machine::Get(_) | Machine::Scan(_) => told.read = phase,
             Machine::Forward(_) | Machine::Salvage(_) | Machine::Spread(_) | Machine::Awaiting(_) => {}

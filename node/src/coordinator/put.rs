@@ -140,6 +140,7 @@ impl Put {
         if made.siblings().is_empty() {
             // A delete of a key that nobody has ever heard of: there is nothing to make sure of.
             self.actions.push_back(Action::Answer(Ok(answer(&made, &self.slots))));
+            self.made = Some(made);
             self.stage = Stage::Done;
             return;
         }

@@ -316,3 +316,21 @@ fn a_flood_of_slow_requests_is_cut_and_counted_and_keys_are_named_if_that_was_sa
     assert!(lines[50].contains("left_out=10"), "{}", lines[50]);
     assert!(lines[0].contains("key=\"bat\""), "{}", lines[0]);
 }
+
+#[test]
+fn an_answer_that_comes_after_its_connection_was_lost_is_told_as_an_answer() {
+    let mut trio = Trio::new();
+    let request = trio.ask(0, put(SIBLINGS, "v1", None).observed(EXPLAIN));
+    let (from, to) = (trio.id(1), trio.id(0));
+    trio.deliver_all();
+    trio.sync(1);
+    let late = trio.wire.iter().position(|(sender, receiver, _)| (*sender, *receiver) == (from, to));
+    let (_, _, late) = late.and_then(|at| trio.wire.remove(at)).expect("it acknowledges");
+    trio.engines[0].handle_peer_lost(trio.now, from);
+    trio.engines[0].handle_peer(trio.now, from, late);
+    trio.turn(0);
+    trio.settle();
+    let (_, told) = trio.explained(request).expect("is answered");
+    let write = told.write.expect("a write");
+    assert!(write.replicas.iter().all(|replica| replica.counted && replica.latency_us.is_some()), "{write:?}");
+}
