@@ -17,7 +17,7 @@ use crate::client::{
     Access, Class, Delete, Deleted, Get, Put, Read, ReadExplanation, ReplicaAnswer, Request, Response, Stored,
 };
 use crate::error::Failure;
-use crate::trace::TraceContext;
+pub use crate::trace::TraceContext;
 
 /// A request, and what its client wants to know of it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

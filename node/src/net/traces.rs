@@ -364,7 +364,8 @@ mod tests {
 
     use super::*;
 
-    const SECOND: u64 = 1_000_000_000;
+    /// In microseconds.
+    const SECOND: u64 = 1_000_000;
 
     /// What was logged.
     #[derive(Clone, Default)]
@@ -432,9 +433,9 @@ mod tests {
         traces.answered(part, "ok", Instant(SECOND + 6_000));
         let lines = log.lines();
         let says = |line: usize, part: &str| assert!(lines[line].contains(part), "{part} in {lines:#?}");
-        says(0, "after_us=4");
+        says(0, "after_us=4000");
         says(1, "said=\"acked\"");
-        says(1, "after_us=3");
+        says(1, "after_us=3000");
         says(2, "said=\"ok\"");
         says(2, "trace=\"07070707070707070707070707070707\"");
         says(2, "parent=\"0909090909090909\"");
