@@ -57,7 +57,7 @@ impl Shard {
         {
             match input {
                 Input::Client { from, deadline, request } => {
-                    engine.handle_client(now, from, now.instant, deadline, request)
+                    engine.handle_client(now, from, now.instant, deadline, request);
                 }
                 Input::Peer { from, message, .. } => {
                     detector.handle_heard(now.instant, from);
