@@ -60,8 +60,8 @@ fn the_road_of_a_request_is_found_by_its_trace_in_the_logs_of_all_nodes() {
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let done = dev.run(&["get", "alice", &format!("--trace={parent}")]);
     assert_eq!((done.code, trace_of(&done.stderr)), (Some(0), "4bf92f3577b34da6a3ce929d0e0e4736".to_owned()));
-    let by = |node: &&str| lines(&dev, node, "00f067aa0ba902b7").iter().any(|line| line.contains("coordinator{"));
-    dev.eventually("its coordinator names the span that has caused it", || NODES.iter().any(|node| by(&node)));
+    let by = |node: &str| lines(&dev, node, "00f067aa0ba902b7").iter().any(|line| line.contains("coordinator{"));
+    dev.eventually("its coordinator names the span that has caused it", || NODES.iter().any(|node| by(node)));
 
     // What is not to be recorded, and what carries no trace, is in no log.
     let unsampled = "00-11111111111111111111111111111111-00f067aa0ba902b7-00";
