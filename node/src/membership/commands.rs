@@ -275,7 +275,8 @@ impl Membership {
         }
         let why = self.waiting_for();
         let newest = self.chain.topology().ring().members();
-        let changes_members = self.chain.unsettled().first().is_some_and(|oldest| oldest.topology.ring().members() != newest);
+        let changes_members =
+            self.chain.unsettled().first().is_some_and(|oldest| oldest.topology.ring().members() != newest);
         let way = if changes_members { "wait, or cancel" } else { "wait" };
         Err(format!("{unfinished} unfinished ({why}): {way}"))
     }

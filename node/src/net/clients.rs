@@ -504,8 +504,7 @@ const READS_PER_SECOND: u64 = 16 << 10;
 
 const NO_PLACE: &str = "this node has as many client connections as it may, or as many with this certificate; close some, or raise `limits.memory`";
 
-const CANNOT_READ_RING: &str =
-    "the partitions of this cluster have been doubled, and the client is of a release that cannot read such a ring: update it";
+const CANNOT_READ_RING: &str = "the partitions of this cluster have been doubled, and the client is of a release that cannot read such a ring: update it";
 
 const NO_GREETING: &str = "the client does not say in time which protocol versions it speaks";
 

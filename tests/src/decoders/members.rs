@@ -45,6 +45,7 @@ pub fn changes() -> Vec<Change> {
         Change::CreateBucket(bucket.clone()),
         Change::SetBucket(bucket),
         Change::DropBucket { name: "lww".to_owned() },
+        Change::DoublePartitions,
     ]
 }
 

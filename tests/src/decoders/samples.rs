@@ -46,6 +46,12 @@ pub fn topology() -> Arc<Topology> {
     SHARED.clone()
 }
 
+/// The next version, with twice the partitions.
+fn doubled() -> Topology {
+    let topology = topology();
+    topology.with_ring(topology.ring().doubled().expect("there may be more")).expect("fits")
+}
+
 /// The members of a topology. The first has neither the smallest nor the greatest id: it begins exchanges with some, and
 /// answers others.
 pub fn members(topology: &Topology) -> Vec<NodeId> {
@@ -310,6 +316,7 @@ pub fn client_responses() -> Vec<Response> {
     let figures = figures(status.clone(), hints.clone());
     let mut all = vec![
         Response::Topology(Box::new(Topology::clone(&topology()))),
+        Response::Topology(Box::new(doubled())),
         Response::Read(client::Read { siblings: Vec::new(), context: None, basis, page: None, explanation: None }),
         Response::Read(client::Read {
             siblings: vec![sibling.clone()],

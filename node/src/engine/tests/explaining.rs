@@ -4,9 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use driftless_proto::ProtocolVersion;
-use driftless_proto::observed::{
-    Explained, ExplainedResponse, Explanation, Fate, Made, Profile, ReplicaPart,
-};
+use driftless_proto::observed::{Explained, ExplainedResponse, Explanation, Fate, Made, Profile, ReplicaPart};
 use driftless_proto::trace::TraceContext;
 
 use super::*;

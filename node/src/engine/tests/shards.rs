@@ -278,7 +278,8 @@ fn every_key_stays_with_its_shard_when_partitions_are_doubled() {
 fn what_was_routed_by_the_arcs_of_another_version_is_sent_back_to_be_asked_again() {
     let mut cluster = Sharded::of_shards(Limits::default());
     let first = Topology::clone(&cluster.topology);
-    let (next, configurations) = next_version(&cluster, first.ring().doubled().expect("fits"), first.buckets().to_vec());
+    let (next, configurations) =
+        next_version(&cluster, first.ring().doubled().expect("fits"), first.buckets().to_vec());
     for i in 0..cluster.engines.len() {
         cluster.engines[i].handle_configurations(cluster.now, configurations.clone());
         cluster.turn(i);
