@@ -200,7 +200,7 @@ fn judge(nodes: &[Node]) -> (bool, String) {
     }
     let building = of(|status| status.building > 0);
     if !building.is_empty() {
-        return (true, format!("Trees are being built after a start on {}.", building.join(", ")));
+        return (true, format!("Trees are being built on {}.", building.join(", ")));
     }
     let quiet = silent(nodes);
     if quiet.len() == nodes.len() {

@@ -61,7 +61,7 @@ pub(crate) enum Matter {
     Candidate { name: String },
     /// Members are changing.
     MembersChanging { version: u64, taken: u32, of: u32 },
-    /// Trees are being built after a start.
+    /// Trees are being built, after a start or since partitions were doubled.
     Counting,
     /// Something is held for other nodes.
     HintsHeld { keys: u64 },
@@ -273,7 +273,7 @@ impl fmt::Display for Matter {
                 };
                 write!(f, "the disk of the data fills up: {left} ({percent} %) are free")
             }
-            Matter::Counting => f.write_str("trees are being built after a start"),
+            Matter::Counting => f.write_str("trees are being built"),
             Matter::HintsHeld { keys: 1 } => f.write_str("1 key waits to be handed over to another node"),
             Matter::HintsHeld { keys } => write!(f, "{keys} keys wait to be handed over to other nodes"),
         }
