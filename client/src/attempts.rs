@@ -104,6 +104,9 @@ pub(crate) async fn run(request: &Request<'_>) -> Result<Answered, RequestError>
             }
             Some(Event::Overdue { mut attempt, silent }) => {
                 attempts.learn(&attempt);
+                if silent {
+                    attempts.check_arc(&request.router.snapshot())?;
+                }
                 let another = attempts.elsewhere(&mut attempt, silent);
                 futures.extend(
                     [Step::Wait(attempt)].into_iter().chain(another).map(|step| Box::pin(request.carry_on(step))),
@@ -137,9 +140,7 @@ impl Attempts<'_> {
     /// The next attempt: there, or at the best node that has none yet.
     fn begin(&mut self, at: Option<Target>) -> Result<Step, RequestError> {
         let snapshot = self.request.router.snapshot();
-        if !self.names_its_arc(&snapshot) {
-            return Err(self.error(Cause::RingDivided));
-        }
+        self.check_arc(&snapshot)?;
         let (target, avoid) = match (at, &self.request.settings.via) {
             (Some(again), _) => (again, None),
             (None, Some(via)) => match self.request.router.pinned(&snapshot, via, self.request.route) {
@@ -154,12 +155,12 @@ impl Attempts<'_> {
         Ok(self.start(snapshot, target, avoid))
     }
 
-    /// Whether the request means the same by this ring: that of a later version may have other arcs, and what is named by its arc must be asked
-    /// by the ring that it was taken from.
-    fn names_its_arc(&self, snapshot: &Snapshot) -> bool {
+    /// Whether the request means the same by this ring: that of a later version may have other arcs, and a request that names one must be made
+    /// anew.
+    fn check_arc(&self, snapshot: &Snapshot) -> Result<(), RequestError> {
         match self.request.route {
-            Route::Arc { q, .. } => q == snapshot.topology.ring().partitions(),
-            _ => true,
+            Route::Arc { q, .. } if q != snapshot.topology.ring().partitions() => Err(self.error(Cause::RingDivided)),
+            _ => Ok(()),
         }
     }
 
@@ -190,9 +191,7 @@ impl Attempts<'_> {
             return None;
         }
         let snapshot = self.request.router.snapshot();
-        if !self.names_its_arc(&snapshot) {
-            return None;
-        }
+        self.check_arc(&snapshot).ok()?;
         let (next, next_link) = self.choose(&snapshot)?;
         let is_better = next_link.is_promising() && next != node && !self.avoided().contains(&next);
         if !is_better || !(silent || self.request.hedge_budget.spend()) {

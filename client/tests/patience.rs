@@ -38,6 +38,10 @@ async fn stored(put: JoinHandle<Result<Stored, PutError>>) -> u8 {
     put.await.expect("does not panic").expect("stored").acks()
 }
 
+fn by_two() -> driftless_proto::client::Stored {
+    driftless_proto::client::Stored { context: None, acks: 2, primaries: 2, siblings: 1, live: true }
+}
+
 fn answer_with(received: &Received, acks: u8) {
     let stored = driftless_proto::client::Stored { context: None, acks, primaries: acks, siblings: 1, live: true };
     received.answer(Response::Stored(stored));
@@ -102,6 +106,55 @@ async fn all_that_is_under_way_at_a_silent_node_goes_elsewhere_at_once() {
     }
     stored(put).await;
     assert!(page.await.expect("does not panic"));
+}
+
+/// A page is asked for by the number of an arc. To ask for it elsewhere by a ring with twice the arcs would be to ask for another one, and to
+/// leave out keys without a word.
+#[tokio::test]
+async fn a_page_that_a_silent_node_owes_is_asked_for_by_the_arcs_of_the_newer_ring() {
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = connect(&mut cluster).await;
+    let owners = cluster.owners("default", "k");
+    let topology = client.topology().expect("has heard of it");
+    let place = topology
+        .place(topology.bucket_named("default").expect("exists"), &driftless_client::Key::new("k").expect("valid"));
+    let mut keys = client.bucket("default").scan().arc(place.partition.arc).keys();
+    let page = tokio::spawn(async move { keys.next().await.is_none() });
+    cluster.nodes[owners[0]].next_request().await;
+
+    let doubled = topology.with_ring(topology.ring().doubled().expect("there may be more")).expect("fits");
+    let elsewhere = cluster.keys_of(owners[1]).next().expect("has some");
+    cluster.set(doubled.clone());
+    let telling = put(&client, &elsewhere);
+    let received = cluster.nodes[owners[1]].next_request().await;
+    received.answer_from_ring(doubled.ring().version().0, Response::Stored(by_two()));
+    stored(telling).await;
+    while client.topology().expect("knows one").ring().version() != doubled.ring().version() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    // Silence is noticed by what is asked next.
+    let noticing = put(&client, "k");
+    cluster.nodes[owners[0]].next_request().await;
+    let (old, new) = (topology.ring().partitions().range(place.partition.arc), doubled.ring().partitions());
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        let received = cluster.nodes[owners[1]].next_request().await;
+        let Request::Scan(scan) = &received.frame.request else {
+            received.answer_from_ring(received.frame.ring_version, Response::Stored(by_two()));
+            continue;
+        };
+        assert_eq!(received.frame.ring_version, doubled.ring().version().0);
+        asked.push(new.range(scan.arc));
+        let page = driftless_proto::client::Page { keys: vec![], next: None };
+        received.answer_from_ring(received.frame.ring_version, Response::Page(page));
+    }
+    stored(noticing).await;
+    assert!(page.await.expect("does not panic"));
+    assert_eq!(asked.iter().map(|range| (range.first, range.last)).collect::<Vec<_>>(), {
+        let middle = driftless_ring::Token(old.first.0 + (old.last.0 - old.first.0) / 2);
+        vec![(old.first, middle), (driftless_ring::Token(middle.0 + 1), old.last)]
+    });
 }
 
 #[tokio::test]
