@@ -619,6 +619,34 @@ mod tests {
         assert_eq!(of(&records(&[ABC, ABD], &[]), StoreId(99)).passes(id("c"), partition), [], "it leaves");
     }
 
+    /// A partition of the older version has the number of another one, or none in the newer.
+    #[test]
+    fn an_older_version_is_seen_in_the_arcs_of_the_newest() {
+        let mut records = records(&[ABC, &["a", "b", "c", "d", "e"]], &[]);
+        let before = records[1].clone();
+        let (old, doubled) = (before.topology.ring(), before.topology.ring().doubled().unwrap());
+        let topology = before.topology.with_ring(doubled.clone()).unwrap();
+        let (stores, voters) = (before.stores.clone(), before.voters.clone());
+        let (none, by) = (Vec::new(), String::new());
+        let next = Record::new(7, before.digest(), topology, stores, voters, none, vec![], by.clone(), by).unwrap();
+        records.push(Arc::new(next));
+        let seen =
+            seen(&records, &marks(&[("a", 3, 3, 3), ("b", 3, 3, 3), ("c", 3, 3, 3), ("d", 3, 3, 3), ("e", 3, 3, 3)]));
+        assert_eq!((active(&seen), seen.read_version()), (vec![4, 3], 3));
+        for partition in doubled.all_partitions() {
+            let was = doubled.partitions().cut_from(old.partitions(), partition);
+            let owners: Vec<_> = seen.active(partition).collect();
+            assert_eq!(owners, [(4, doubled.owners(partition)), (3, old.owners(was))]);
+            assert_eq!(seen.read_owners(partition), old.owners(was));
+            assert_eq!(seen.passes(id("a"), partition), [], "nothing is to be taken in");
+        }
+        assert_eq!(
+            seen.kept(id("a")),
+            doubled.all_partitions().collect(),
+            "it had all in version 2, which is not done with"
+        );
+    }
+
     /// c was declared lost by force, and is still named as a member.
     #[test]
     fn a_member_that_was_declared_lost_by_force_is_not_ready_and_nothing_is_taken_from_it() {
