@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! client                                                      node
-//!   │── Observed {profile, Get | Put | Delete} ─────────────────▶│ does exactly what it would have done
+//!   │── Observed {profile, Get | Put | Delete} ─────────────────▶│ does what it would have done
 //!   │◀── Explained {Read | Stored | Deleted | Failed, why} ──────│ if the profile asks for an explanation,
 //!   │◀── Read | Stored | Deleted | Failed ───────────────────────│ or if not
 //! ```
@@ -28,7 +28,8 @@ pub struct Observed {
     pub request: ObservedRequest,
 }
 
-/// What is to be known of a request. It changes nothing of what is done, but for the time that is waited for late answers.
+/// What is to be known of a request. It changes nothing of what is done, but for the time that is waited for late answers; only a get that is
+/// explained asks all replicas, and repairs what they lack before it answers.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Profile {
     /// Say how the answer came about. The replicas that are asked are waited for a little, also if enough have answered.
