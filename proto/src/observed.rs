@@ -82,7 +82,8 @@ pub struct Explanation {
     pub partition: Option<String>,
     /// The way from the node that the client had asked, if that was another one.
     pub passed_on: Option<PassedOn>,
-    /// Microseconds that it waited at the coordinator until that turned to it; `None` if it does not say.
+    /// Microseconds that it waited at the coordinator until that turned to it: in the queue, and for its record to be read from the disk if it
+    /// was not in memory. `None` if it does not say.
     pub waited_us: Option<u64>,
     /// Microseconds from then until the answer; `None` if the coordinator does not say.
     pub took_us: Option<u64>,
