@@ -26,6 +26,7 @@ use crate::latency::Kind;
 use crate::link::Link;
 use crate::request::Request;
 use crate::router::Snapshot;
+use crate::told;
 use crate::watched::WatchedAttempt;
 
 /// Where an attempt goes. A node that the user chose has no id here: there is no other to go to.
@@ -187,7 +188,9 @@ impl Request<'_> {
         // It travels beside all others that are under way there, so it takes as long as all of them.
         let large_bytes = if self.is_large() { connection.carrying() } else { 0 };
         let carrying = link.latency.time_to_carry(large_bytes);
-        let patience = self.kind.map(|kind| link.latency.patience(kind).saturating_add(carrying));
+        // Who explains it waits for replicas that are not needed: no other node would be faster, and what it takes is not its usual time.
+        let kind = self.kind.filter(|_| !told::is_explained(self.message));
+        let patience = kind.map(|kind| link.latency.patience(kind).saturating_add(carrying));
         Ok(Attempt {
             number,
             target,
@@ -195,7 +198,7 @@ impl Request<'_> {
             replaced: false,
             pending,
             snapshot,
-            kind: self.kind,
+            kind,
             begun,
             sent,
             large_bytes,

@@ -46,10 +46,10 @@ struct Attempts<'a> {
     outcome: Outcome,
     /// Why they did not succeed: the latest [`CAUSES_MAX`].
     causes: VecDeque<Cause>,
-    /// The same in words, with those that are only late, of a request that is to be explained.
-    tried: Vec<Tried>,
-    /// How the last failure came about that a node has explained.
-    explanation: Option<Box<Explanation>>,
+    /// The same in words by the attempts' numbers, with those that are only late, of a request that is to be explained.
+    tried: Vec<(u32, Tried)>,
+    /// How the last failure came about that a node has explained, and of which attempt.
+    explanation: Option<(u32, Box<Explanation>)>,
     /// When the next attempt shall be made, and where if not at the best node.
     resume: Option<(Instant, Option<Target>)>,
     /// The policy gave up for this reason; an attempt that is under way may still succeed.
@@ -94,13 +94,13 @@ pub(crate) async fn run(request: &Request<'_>) -> Result<Answered, RequestError>
             Some(Event::Ended { number, target, explanation, result: Ok(response), .. }) => {
                 watched::note_answered(target.1.name(), attempts.begun);
                 attempts.overtaken(number);
-                return Ok(Answered { response, told: Told { explanation, tried: attempts.tried } });
+                return Ok(Answered { response, told: Told { explanation, tried: attempts.tried_beside(number) } });
             }
             Some(Event::Ended { number, target, passed_over, replaced, explanation, result: Err(cause) }) => {
                 attempts.nodes.extend(passed_over);
-                attempts.explanation = explanation.or(attempts.explanation.take());
+                attempts.explanation = explanation.map(|told| (number, told)).or(attempts.explanation.take());
                 attempts.under_way.retain(|other| other.number != number);
-                attempts.failed(target, replaced, cause).await?;
+                attempts.failed(number, target, replaced, cause).await?;
             }
             Some(Event::Overdue { mut attempt, silent }) => {
                 attempts.learn(&attempt);
@@ -205,7 +205,7 @@ impl Attempts<'_> {
         Some(self.start(snapshot, (Some(next), next_link), Some(avoid)))
     }
 
-    async fn failed(&mut self, target: Target, replaced: bool, cause: Cause) -> Result<(), RequestError> {
+    async fn failed(&mut self, number: u32, target: Target, replaced: bool, cause: Cause) -> Result<(), RequestError> {
         let (node, link) = target;
         let is_write = !self.request.message.is_read();
         self.outcome = retry::join(self.outcome, &cause, is_write);
@@ -215,7 +215,7 @@ impl Attempts<'_> {
             self.causes.pop_front();
         }
         self.causes.push_back(cause.clone());
-        self.note(&link, || cause.to_string());
+        self.note(number, &link, || cause.to_string());
         if let Some(ended) = self.request.io.ended() {
             return Err(self.error(ended));
         }
@@ -285,20 +285,28 @@ impl Attempts<'_> {
             false => Outcome::Unknown,
         };
         let causes = self.causes.iter().cloned().collect();
-        RequestError::new(cause, causes, self.begun, self.request.clock.started.elapsed(), outcome)
-            .explained(self.explanation.clone())
+        let error = RequestError::new(cause, causes, self.begun, self.request.clock.started.elapsed(), outcome);
+        match &self.explanation {
+            Some((number, explanation)) => error.explained(explanation.clone(), self.tried_beside(*number)),
+            None => error,
+        }
     }
 
     /// Another answer was there before those that are still to come.
     fn overtaken(&mut self, by: u32) {
         for other in std::mem::take(&mut self.under_way).into_iter().filter(|other| other.number != by) {
-            self.note(&other.link, || "it had not answered yet when another node did".to_owned());
+            self.note(other.number, &other.link, || "it had not answered yet when another node did".to_owned());
         }
     }
 
-    fn note(&mut self, link: &Link, why: impl FnOnce() -> String) {
+    /// What was tried besides this attempt.
+    fn tried_beside(&self, number: u32) -> Vec<Tried> {
+        self.tried.iter().filter(|(other, _)| *other != number).map(|(_, tried)| tried.clone()).collect()
+    }
+
+    fn note(&mut self, number: u32, link: &Link, why: impl FnOnce() -> String) {
         if told::is_explained(self.request.message) && self.tried.len() < CAUSES_MAX {
-            self.tried.push(Tried { node: link.name().to_owned(), why: why() });
+            self.tried.push((number, Tried { node: link.name().to_owned(), why: why() }));
         }
     }
 }

@@ -99,3 +99,18 @@ async fn what_was_tried_before_is_told_and_a_failure_has_its_explanation() {
     let told = error.request().and_then(|error| error.explanation()).expect("it is explained");
     assert_eq!((error.refusal(), told.ring_version), (Some(&Refusal::WriteIdReused), 7));
 }
+
+#[tokio::test]
+async fn what_is_explained_is_not_told_as_tried_besides_and_a_later_failure_that_is_not_explained_is() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let put = tokio::spawn(client.bucket("default").put("k", "v").explain().into_future());
+    let failed = Response::Failed(Refusal::Overloaded { retry_after_ms: 1 }.into());
+    cluster.nodes[0].next().await.answer(failed.explained(Explanation::by("ada".into(), 7)));
+    cluster.nodes[0].next().await.refuse(Refusal::WriteIdReused);
+    let error = put.await.expect("does not panic").expect_err("is refused");
+    let error = error.request().expect("it was asked");
+    assert_eq!(error.explanation().map(|told| told.ring_version), Some(7));
+    let [tried] = error.tried() else { panic!("one besides: {:?}", error.tried()) };
+    assert!(tried.why.contains("write id"), "{tried:?}");
+}

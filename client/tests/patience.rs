@@ -78,6 +78,27 @@ async fn an_overdue_put_is_made_elsewhere_under_its_id_and_the_first_answer_coun
     }
 }
 
+/// Its coordinator waits for replicas that are not needed, and another one would do the same.
+#[tokio::test]
+async fn an_explained_put_is_not_made_elsewhere_because_it_takes_its_time() {
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = connect(&mut cluster).await;
+    let owners = cluster.owners("default", "k");
+    let explained = client.bucket("default").put("k", "v").explain().into_future();
+    let explained = tokio::spawn(async { tokio::time::timeout(BOUND, explained).await.expect("is answered") });
+    let first = cluster.nodes[owners[0]].next_request().await;
+    let plain = put(&client, "k");
+    cluster.nodes[owners[0]].next_request().await;
+    sign_of_life(&mut cluster, &client, owners[0]).await;
+    // Begun later, so the patience with both is over by now.
+    let hedge = cluster.nodes[owners[1]].next_request().await;
+    assert!(matches!(hedge.frame.request, Request::Put(_)), "{:?}", hedge.frame.request);
+    answer_with(&hedge, 2);
+    stored(plain).await;
+    answer_with(&first, 3);
+    assert_eq!(explained.await.expect("does not panic").expect("stored").acks(), 3);
+}
+
 #[tokio::test]
 async fn all_that_is_under_way_at_a_silent_node_goes_elsewhere_at_once() {
     let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);

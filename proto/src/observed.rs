@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! client                                                      node
-//!   │── Observed {profile, Get | Put | Delete} ─────────────────▶│ does exactly what it would have done
+//!   │── Observed {profile, Get | Put | Delete} ─────────────────▶│ does what it would have done
 //!   │◀── Explained {Read | Stored | Deleted | Failed, why} ──────│ if the profile asks for an explanation,
 //!   │◀── Read | Stored | Deleted | Failed ───────────────────────│ or if not
 //! ```
@@ -28,7 +28,8 @@ pub struct Observed {
     pub request: ObservedRequest,
 }
 
-/// What is to be known of a request. It changes nothing of what is done, but for the time that is waited for late answers.
+/// What is to be known of a request. It changes nothing of what is done, but for the time that is waited for late answers; only a get that is
+/// explained asks all replicas, and repairs what they lack before it answers.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Profile {
     /// Say how the answer came about. The replicas that are asked are waited for a little, also if enough have answered.
@@ -81,7 +82,8 @@ pub struct Explanation {
     pub partition: Option<String>,
     /// The way from the node that the client had asked, if that was another one.
     pub passed_on: Option<PassedOn>,
-    /// Microseconds that it waited at the coordinator until that turned to it; `None` if it does not say.
+    /// Microseconds that it waited at the coordinator until that turned to it: in the queue, and for its record to be read from the disk if it
+    /// was not in memory. `None` if it does not say.
     pub waited_us: Option<u64>,
     /// Microseconds from then until the answer; `None` if the coordinator does not say.
     pub took_us: Option<u64>,

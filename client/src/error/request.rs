@@ -7,6 +7,7 @@ use driftless_proto::observed::Explanation;
 use driftless_proto::{Outcome, Refusal, WriteId};
 
 use super::cause::{Cause, ConnectFailure};
+use crate::told::Tried;
 
 /// A request that did not succeed, after all its attempts.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ struct Failed {
     outcome: Outcome,
     write_id: Option<WriteId>,
     explanation: Option<Box<Explanation>>,
+    /// Beside the attempt that is explained.
+    tried: Vec<Tried>,
 }
 
 impl RequestError {
@@ -34,12 +37,21 @@ impl RequestError {
         elapsed: Duration,
         outcome: Outcome,
     ) -> RequestError {
-        RequestError(Box::new(Failed { cause, causes, attempts, elapsed, outcome, write_id: None, explanation: None }))
+        RequestError(Box::new(Failed {
+            cause,
+            causes,
+            attempts,
+            elapsed,
+            outcome,
+            write_id: None,
+            explanation: None,
+            tried: Vec::new(),
+        }))
     }
 
-    /// What a node has said of how it came about.
-    pub(crate) fn explained(mut self, explanation: Option<Box<Explanation>>) -> RequestError {
-        self.0.explanation = explanation;
+    /// What a node has said of how one of the attempts came about, and what was tried besides.
+    pub(crate) fn explained(mut self, explanation: Box<Explanation>, tried: Vec<Tried>) -> RequestError {
+        (self.0.explanation, self.0.tried) = (Some(explanation), tried);
         self
     }
 
@@ -78,6 +90,11 @@ impl RequestError {
     /// it looks at it, because it is full or stops, says no more than that.
     pub fn explanation(&self) -> Option<&Explanation> {
         self.0.explanation.as_deref()
+    }
+
+    /// What was tried beside the attempt that is [explained](RequestError::explanation).
+    pub fn tried(&self) -> &[Tried] {
+        &self.0.tried
     }
 
     /// Whether no node gave any sign of life: there are attempts, and none was answered in any way.

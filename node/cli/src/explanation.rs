@@ -127,7 +127,7 @@ fn title(explanation: &Explanation) -> String {
         let _ = write!(title, "; it took {}", ms(*took));
     }
     if let Some(waited) = waited_us {
-        let _ = write!(title, ", after {} in its queue", ms(*waited));
+        let _ = write!(title, ", after {} until its turn", ms(*waited));
     }
     if explanation.begun_again > 0 {
         let _ = write!(title, "; begun again {} times, since the members changed", explanation.begun_again);
@@ -187,13 +187,9 @@ fn ms(micros: u64) -> String {
 /// A failure with how it came about, if a node has said so, and with every attempt.
 pub(crate) fn of_failure(error: Option<&RequestError>, failure: Failure) -> Failure {
     let Some(error) = error else { return failure };
-    let tried =
-        |cause: &driftless_client::Cause| Some(Tried { node: cause.node()?.to_owned(), why: cause.to_string() });
-    let mut tried: Vec<Tried> = error.causes().iter().filter_map(tried).collect();
-    // The last one is what is explained.
-    tried.pop();
+    let tried = error.tried();
     match error.explanation() {
-        Some(explanation) => failure.explained(text(explanation, &tried), json(explanation, &tried)),
+        Some(explanation) => failure.explained(text(explanation, tried), json(explanation, tried)),
         None => failure,
     }
 }

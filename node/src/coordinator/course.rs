@@ -180,12 +180,14 @@ impl Course {
         Course { needed, counted: 0, began: now.instant, parts }
     }
 
-    fn phase(self, shard: &Shard, since: Instant) -> Phase {
+    /// In words. What replicas hold is written out only for a client: it may be long, and the log does not say it.
+    fn phase(self, shard: &Shard, origin: &Origin) -> Phase {
+        let (since, states) = (origin.since, origin.profile.explain);
         let Course { needed, counted, began, parts } = self;
         let part = |part: Part| ReplicaPart {
             node: name(shard, part.node),
             stands_in_for: (part.primary != part.node).then(|| name(shard, part.primary)),
-            fate: part.did.fate(),
+            fate: part.did.fate(states),
             asked_us: part.asked.map(|at| micros(at.since(began))),
             latency_us: part.ended.map(|at| micros(at.since(began))),
             counted: part.counted,
@@ -196,12 +198,12 @@ impl Course {
 }
 
 impl Did {
-    fn fate(self) -> Fate {
+    fn fate(self, states: bool) -> Fate {
         match self {
             Did::NotAsked => Fate::NotAsked,
             Did::Away => Fate::Away,
             Did::Silent => Fate::Silent,
-            Did::Read(header) => Fate::Read(describe(&header)),
+            Did::Read(header) => Fate::Read(if states { describe(&header) } else { String::new() }),
             Did::Stamped => Fate::Stamped,
             Did::Merged => Fate::Merged,
             Did::Refused(refusal) => Fate::Refused(refusal.word().to_owned()),
@@ -226,9 +228,9 @@ impl Open {
     pub(super) fn explanation(&self, shard: &Shard, now: Now, origin: &Origin) -> Explanation {
         let mut told = of_origin(shard, now, origin);
         if let Question::Delete(deletion) = &self.question {
-            told.read = deletion.read.clone().map(|course| course.phase(shard, origin.since));
+            told.read = deletion.read.clone().map(|course| course.phase(shard, origin));
         }
-        let phase = self.course(shard).map(|course| course.phase(shard, origin.since));
+        let phase = self.course(shard).map(|course| course.phase(shard, origin));
         match &self.machine {
             Machine::Put(put) => {
                 told.stamp = self.stamp(put);
@@ -301,7 +303,7 @@ pub(super) fn of_refused(
     up: &Arc<BTreeSet<NodeId>>,
 ) -> Explanation {
     let mut told = of_origin(shard, now, origin);
-    let phase = |course: Course| course.phase(shard, origin.since);
+    let phase = |course: Course| course.phase(shard, origin);
     let unasked = || unasked(shard, now, origin, up).map(phase);
     match origin.request.is_read() {
         true => told.read = unasked(),

@@ -90,7 +90,9 @@ impl Coordinator {
         let Question::Delete(mut deletion) = question else { return };
         let origin = open.origin.take();
         deletion.basis = Some(basis);
-        deletion.read = open.course(shard);
+        // With every header that it has seen: it is kept only if it may be told.
+        let may_be_told = origin.as_ref().is_some_and(|origin| origin.may_be_told(shard));
+        deletion.read = may_be_told.then(|| open.course(shard)).flatten();
         let explain = origin.as_ref().is_some_and(|origin| origin.profile.explain);
         let delete = &deletion.delete;
         if !matches!(&open.machine, Machine::Get(get) if get.poll_timeout().is_some()) {

@@ -57,7 +57,7 @@ use course::{Course, Trail};
 use delete::Deletion;
 use latency::{HedgeBudget, LatencyEstimator, Work};
 use machine::Machine;
-use slow::SlowLog;
+use slow::{SlowLog, Who};
 
 /// What the coordinator wants its engine to do.
 pub(crate) enum Output {
@@ -213,6 +213,18 @@ struct Origin {
 }
 
 impl Origin {
+    /// This shard turns to it.
+    fn new(now: Now, arrived: Instant, request: Request) -> Origin {
+        let in_envelope = matches!(request, Request::Observed(_));
+        let (profile, request) = match request {
+            Request::Observed(observed) => (observed.profile, observed.into_older()),
+            Request::Get(get) => (Profile { explain: get.explain, trace: None }, Request::Get(get)),
+            other => (Profile::default(), other),
+        };
+        let (since, forwarded, may_have_happened) = (now.instant, false, false);
+        Origin { request, profile, in_envelope, arrived, since, begun_again: 0, forwarded, may_have_happened }
+    }
+
     /// It may have been stamped here: whoever else was given it now would stamp it once more.
     fn may_have_happened(&mut self) {
         (self.may_have_happened, self.forwarded) = (true, true);
@@ -224,17 +236,17 @@ impl Origin {
         shard: &Shard,
         now: Now,
         slow: &mut SlowLog,
+        who: Who,
         response: Response,
         explain: impl FnOnce(Response) -> (Response, Explanation),
     ) -> Response {
-        let took = now.instant.since(self.arrived);
-        let is_slow = shard.limits.slow.is_some_and(|least| took >= least);
-        if !is_slow && !self.profile.explain {
+        let line = slow.count(shard, now, self, who, &response);
+        if line.is_none() && !self.profile.explain {
             return response;
         }
         let (response, explanation) = explain(response);
-        if is_slow {
-            slow.note(shard, now, self, took, &response, &explanation);
+        if let Some(line) = line {
+            line.write(shard, self, &response, &explanation);
         }
         match response {
             response if !self.profile.explain => response,
@@ -244,6 +256,11 @@ impl Origin {
             response if !self.in_envelope => response,
             response => response.explained(explanation),
         }
+    }
+
+    /// Whether how it came about may be wanted in the end: by its client, or for the log.
+    fn may_be_told(&self, shard: &Shard) -> bool {
+        self.profile.explain || shard.limits.slow.is_some()
     }
 
     /// What is to be said of a failure: that nothing has happened is true of the last attempt alone.
@@ -339,28 +356,20 @@ impl Coordinator {
         request: Request,
     ) {
         if deadline <= now.instant {
-            shard.metrics.expired.inc();
-            return;
+            return self.handle_expired(shard, now, arrived, request);
         }
         let deadline = deadline.min(now.instant + shard.limits.deadline_max);
-        let in_envelope = matches!(request, Request::Observed(_));
-        let (profile, request) = match request {
-            Request::Observed(observed) => (observed.profile, observed.into_older()),
-            Request::Get(get) => (Profile { explain: get.explain, trace: None }, Request::Get(get)),
-            other => (Profile::default(), other),
-        };
-        if let Request::Topology = request {
+        let mut origin = Origin::new(now, arrived, request);
+        if let Request::Topology = origin.request {
             let response = Response::Topology(Box::new(Topology::clone(&shard.topology)));
             return self.outputs.push_back(Output::Reply { to: asker, response });
         }
         // Whoever is refused has asked all the same; what a peer passes on has been counted there.
         if let Asker::Client(_) = asker {
-            top::asked(&mut self.top, shard, now, &request);
+            top::asked(&mut self.top, shard, now, &origin.request);
         }
         self.hedges.earn();
-        let (forwarded, since, may_have_happened) = (asker.is_peer(), now.instant, false);
-        let origin =
-            Origin { request, profile, in_envelope, arrived, since, begun_again: 0, forwarded, may_have_happened };
+        origin.forwarded = asker.is_peer();
         let is_full = self.waited_for >= shard.limits.requests_max
             || self.requests.len() >= shard.limits.requests_max.saturating_mul(LINGERING_FACTOR)
             || (matches!(origin.request, Request::Get(_) | Request::GetState(_))
@@ -372,6 +381,17 @@ impl Coordinator {
             return self.fail(shard, now, asker, Some(&origin), None, failure);
         }
         self.begin(shard, now, asker, deadline, origin);
+    }
+
+    /// A request has waited for its turn until nobody waited for it any more: nothing is done for it.
+    pub(crate) fn handle_expired(&mut self, shard: &Shard, now: Now, arrived: Instant, request: Request) {
+        shard.metrics.expired.inc();
+        let origin = Origin::new(now, arrived, request);
+        let response = Response::Failed(Refusal::Overloaded { retry_after_ms: shard.limits.retry_after_ms() }.into());
+        if let Some(line) = self.slow.count(shard, now, &origin, Who::Coordinates, &response) {
+            let told = course::of_refused(shard, now, &origin, None, &self.up);
+            line.write(shard, &origin, &response, &told);
+        }
     }
 
     fn begin(&mut self, shard: &Shard, now: Now, asker: Asker, deadline: Instant, origin: Origin) {
@@ -396,7 +416,7 @@ impl Coordinator {
             Some(origin) => {
                 let response = Response::Failed(origin.honest(failure));
                 let up = &self.up;
-                origin.tell(shard, now, &mut self.slow, response, |response| {
+                origin.tell(shard, now, &mut self.slow, Who::Coordinates, response, |response| {
                     (response, course::of_refused(shard, now, origin, read, up))
                 })
             }
@@ -469,13 +489,17 @@ impl Coordinator {
     /// A replica has answered one of our requests.
     pub(crate) fn handle_reply(&mut self, shard: &Shard, now: Now, from: NodeId, id: RequestId, reply: Reply) {
         let Some(open) = self.requests.get_mut(&id) else { return };
-        if let Some(at) = open.attempts.iter().position(|attempt| attempt.to == from) {
-            if let Reply::Coming { bytes } = reply {
-                let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(STATE_BYTES_MAX);
-                return open.attempts[at].allow(time_to_carry(bytes));
+        let at = open.attempts.iter().position(|attempt| attempt.to == from);
+        // No answer yet, also if it comes too late to be waited for.
+        if let Reply::Coming { bytes } = reply {
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(STATE_BYTES_MAX);
+            if let Some(at) = at {
+                open.attempts[at].allow(time_to_carry(bytes));
             }
-            let Attempt { work, since, carried, .. } = open.attempts.remove(at);
-            self.latency.observe(from, work, now.instant.since(since).saturating_sub(carried));
+            return;
+        }
+        if let Some(at) = at {
+            open.attempts.remove(at).ended(now.instant, &mut self.latency);
         }
         open.trail.answered(now, from, &reply);
         let is_explaining = matches!(&open.machine, Machine::Put(put) if put.is_explaining());
@@ -584,8 +608,9 @@ impl Coordinator {
             }
         }
         let is_overdue = |attempt: &mut Attempt| attempt.overdue_at <= now.instant;
-        for Attempt { to, work, since, carried, .. } in open.attempts.extract_if(.., is_overdue) {
-            self.latency.observe(to, work, now.instant.since(since).saturating_sub(carried));
+        for attempt in open.attempts.extract_if(.., is_overdue) {
+            attempt.ended(now.instant, &mut self.latency);
+            let Attempt { to, work, .. } = attempt;
             open.machine.handle_overdue(to);
             // A page waits in line behind everything else there is to do: that says nothing against the node.
             if work != Work::Scan {
@@ -667,7 +692,13 @@ impl Coordinator {
                 Action::Forward { to, request } => {
                     let profile = open.origin.as_ref().map_or(Profile::default(), |origin| origin.profile);
                     let (deadline, request) = (open.deadline, peer::Request::Forward(request.observed(profile)));
-                    open.attempts.push(Attempt::begin(now.instant, to, Work::Forward, &request, &self.latency));
+                    let attempt = Attempt::begin(now.instant, to, Work::Forward, &request, &self.latency);
+                    // Who explains it waits for its replicas, until they are overdue if need be.
+                    let attempt = match profile.explain {
+                        true => attempt.waiting(shard.limits.attempt_timeout * 2),
+                        false => attempt,
+                    };
+                    open.attempts.push(attempt);
                     if let Some(&to) = self.up.iter().find(|peer| **peer != to)
                         && shard.planted.is(Bug::DuplicatedForward)
                     {
@@ -713,7 +744,11 @@ impl Coordinator {
                     let response = responder.response(&open.question, result);
                     let response = match &open.origin {
                         Some(origin) => {
-                            origin.tell(shard, now, &mut self.slow, response, |response| match &open.machine {
+                            let who = match &open.machine {
+                                Machine::Forward(_) => Who::PassesOn,
+                                _ => Who::Coordinates,
+                            };
+                            origin.tell(shard, now, &mut self.slow, who, response, |response| match &open.machine {
                                 Machine::Forward(forward) => course::passed_on(shard, now, origin, forward, response),
                                 _ => (response, open.explanation(shard, now, origin)),
                             })
@@ -758,6 +793,13 @@ impl Coordinator {
     /// Requests that peers have passed on, and wait for.
     pub(crate) fn passed_on(&self) -> usize {
         self.passed_on
+    }
+
+    /// Deletes that remember what their read has asked of whom.
+    #[cfg(test)]
+    pub(crate) fn reads_remembered(&self) -> usize {
+        let remembers = |open: &&Open| matches!(&open.question, Question::Delete(deletion) if deletion.read.is_some());
+        self.requests.values().filter(remembers).count()
     }
 
     pub(crate) fn open_ids(&self) -> Vec<RequestId> {

@@ -191,7 +191,11 @@ impl Put {
                 self.handle_late(node);
                 self.explain = false;
             }
-            Stage::Explaining => self.explain = false,
+            // What it misses is kept for it now, as it would be without an explanation.
+            Stage::Explaining => {
+                self.explain = false;
+                self.fail(node);
+            }
             Stage::Answered => self.fail(node),
             Stage::Done => {}
         }

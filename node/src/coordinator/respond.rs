@@ -152,8 +152,42 @@ pub(super) fn describe(header: &Header) -> String {
     if header.is_empty() {
         return "never seen".to_owned();
     }
-    let seen: Vec<String> = header.vv().iter().map(|(actor, counter)| Dot::new(actor, counter).to_string()).collect();
+    let seen = listed(header.vv().iter(), |(actor, counter)| Dot::new(actor, counter).to_string());
     let mark = |outline: &driftless_proto::Outline| if outline.is_tombstone() { "†" } else { "" };
-    let live: Vec<String> = header.live().iter().map(|(dot, outline)| format!("{dot}{}", mark(outline))).collect();
-    format!("seen {} | live {}", seen.join(" "), live.join(" "))
+    let live = listed(header.live().iter(), |(dot, outline)| format!("{dot}{}", mark(outline)));
+    format!("seen {seen} | live {live}")
+}
+
+/// As many as a person may want to look at, and how many more there are.
+fn listed<T>(mut all: impl Iterator<Item = T>, show: impl Fn(T) -> String) -> String {
+    let mut text = String::new();
+    while text.len() < LISTED_BYTES
+        && let Some(one) = all.next()
+    {
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text += &show(one);
+    }
+    match all.count() {
+        0 => text,
+        more => format!("{text} … and {more} more"),
+    }
+}
+
+/// Of each half of a state in words: it may have a quarter of a million entries.
+const LISTED_BYTES: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_state_is_cut_and_the_rest_is_counted() {
+        let short = listed(0..3, |i| i.to_string());
+        assert_eq!(short, "0 1 2");
+        let long = listed(0..262_144, |i| format!("0eb8a6a5c7cb9d7e:{i:06}"));
+        assert!(long.len() < LISTED_BYTES + 64, "{} bytes", long.len());
+        assert!(long.ends_with(" … and 262058 more"), "{}", &long[long.len() - 40..]);
+    }
 }

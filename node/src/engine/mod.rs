@@ -196,8 +196,18 @@ impl<S: Store> Engine<S> {
         self.route(now);
     }
 
+    /// Nobody waits any more for what a client has asked, before anything was done for it.
+    pub fn handle_expired(&mut self, now: Now, arrived: Instant, request: client::Request) {
+        self.coordinator.handle_expired(&self.shard, now, arrived, request);
+    }
+
     /// A peer speaks.
     pub fn handle_peer(&mut self, now: Now, from: NodeId, message: Message) {
+        self.handle_peer_waiting(now, now.instant, from, message);
+    }
+
+    /// A peer has spoken, and that has waited here since it `arrived`.
+    pub fn handle_peer_waiting(&mut self, now: Now, arrived: Instant, from: NodeId, message: Message) {
         self.inputs += 1;
         self.bytes_taken += message.body.value_bytes();
         // Where it belongs in a trace is the shell's to know.
@@ -206,6 +216,9 @@ impl<S: Store> Engine<S> {
             return self.send(from, message.id, Body::Reply(Reply::Refused(ASK_AGAIN_SOON)));
         }
         match message.body {
+            Body::Request { deadline, request: Request::Forward(request) } if deadline <= now.instant => {
+                self.coordinator.handle_expired(&self.shard, now, arrived, request);
+            }
             Body::Request { deadline, .. } if deadline <= now.instant => {
                 self.shard.metrics.expired.inc();
             }
@@ -223,7 +236,7 @@ impl<S: Store> Engine<S> {
                     &self.shard,
                     now,
                     Asker::Peer(from, message.id),
-                    now.instant,
+                    arrived,
                     deadline,
                     request,
                 );

@@ -350,7 +350,13 @@ impl Client {
         if let Some(part) = pending.traced {
             context.shared.traces.answered(part, outcome(&response).name(), now);
         }
-        if let Err(error) = self.push(context, id, response) {
+        let unexplained = unexplained(&response);
+        let mut pushed = self.push(context, id, response);
+        if let (Err(FrameError::TooLong(..)), Some(plain)) = (&pushed, unexplained) {
+            // What was done is said in any case.
+            pushed = self.push(context, id, plain);
+        }
+        if let Err(error) = pushed {
             // Reads come in pages, so nothing is that long.
             let text = match error {
                 FrameError::TooLong(bytes, max) => format!("the answer has {bytes} bytes, more than {max}"),
@@ -477,6 +483,14 @@ fn answer_of_shell(shared: &NodeContext, request: &Request) -> Option<Response> 
     })
 }
 
+/// The same without its explanation, if it has one.
+fn unexplained(response: &Response) -> Option<Response> {
+    match response {
+        Response::Explained(explained) => Some(explained.response.clone().into()),
+        _ => None,
+    }
+}
+
 /// What the shards are told; nothing if the answer is all that is wanted.
 fn aae_command(command: client::AaeCommand) -> Option<AaeCommand> {
     match command {
@@ -515,7 +529,18 @@ const OVERDUE_AFTER: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use driftless_proto::observed::Explanation;
+
     use super::*;
+
+    #[test]
+    fn an_answer_whose_explanation_does_not_fit_is_given_without_it() {
+        let deleted =
+            Response::Deleted(client::Deleted { existed: true, acks: 2, primaries: 2, siblings: 0, basis: None });
+        let long = Explanation::by("n".repeat(FRAME_MAX), 1);
+        assert_eq!(unexplained(&deleted.clone().explained(long)), Some(deleted.clone()));
+        assert_eq!(unexplained(&deleted), None);
+    }
 
     #[test]
     fn the_page_of_the_wire_says_what_is_asked_of_a_client() {

@@ -265,18 +265,18 @@ impl<S: Store> Driver<S> {
         };
         match input {
             // Nothing was done, and the client may still wait long enough to hear it.
-            Input::Client { tag, deadline, .. } if deadline <= now.instant => {
-                self.context.shared.metrics.expired.inc();
+            Input::Client { tag, arrived, deadline, request, .. } if deadline <= now.instant => {
+                self.engine.handle_expired(now, arrived, request);
                 self.reply(tag, Response::Failed(ASK_AGAIN_SOON.into()));
             }
             Input::Client { tag, arrived, deadline, request, .. } => {
                 self.engine.handle_client(now, tag, arrived, deadline, request);
             }
-            Input::Peer { from, message, taken: _taken } => {
+            Input::Peer { from, message, arrived, taken: _taken } => {
                 if let Some(part) = traces::of_merge(&message, now.instant) {
                     self.context.written.borrow_mut().push(part);
                 }
-                self.engine.handle_peer(now, from, message);
+                self.engine.handle_peer_waiting(now, arrived, from, message);
             }
             Input::PeerUp(peer, speaks) => {
                 if let Some(agreement) = &mut self.agreement {
@@ -435,12 +435,12 @@ impl<S: Store> Driver<S> {
                 context.shared.taken_in(context.shard);
                 context.push(Input::Client { account, tag, arrived, deadline, request });
             }
-            ShardMessage::Peer { from, shard, connection, message, taken } => {
+            ShardMessage::Peer { from, shard, connection, message, arrived, taken } => {
                 context.shared.taken_in(context.shard);
                 if !is_letter(&message) {
                     context.reply_routes.borrow_mut().put(from, message.id, Origin { shard, connection });
                 }
-                context.push(Input::Peer { from, message, taken });
+                context.push(Input::Peer { from, message, arrived, taken });
             }
             ShardMessage::Reply { to, response } => self.answer(to, response),
             ShardMessage::PeerReply { connection, message } => {

@@ -43,6 +43,8 @@ pub(crate) enum Input {
     Peer {
         from: NodeId,
         message: Message,
+        /// When this node had it.
+        arrived: Instant,
         /// The room that it takes until the engine has it.
         taken: Option<Taken>,
     },

@@ -334,6 +334,7 @@ impl Link {
                     shard: context.shard,
                     connection: self.number,
                     message,
+                    arrived: now,
                     taken,
                 };
                 // Beyond the bound the peer is to ask again; what it only says is lost, as on a lossy network.
@@ -349,7 +350,7 @@ impl Link {
                 context.reply_routes.borrow_mut().put(self.node, message.id, origin);
             }
         }
-        context.push(Input::Peer { from: self.node, message, taken });
+        context.push(Input::Peer { from: self.node, message, arrived: now, taken });
         Ok(())
     }
 

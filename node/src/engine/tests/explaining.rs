@@ -4,7 +4,9 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use driftless_proto::ProtocolVersion;
-use driftless_proto::observed::{Explained, ExplainedResponse, Explanation, Fate, Made, Profile, ReplicaPart};
+use driftless_proto::observed::{
+    Explained, ExplainedResponse, Explanation, Fate, KeptHint, Made, Profile, ReplicaPart,
+};
 use driftless_proto::trace::TraceContext;
 
 use super::*;
@@ -80,6 +82,42 @@ fn who_is_overdue_is_not_waited_for_and_does_not_make_a_fallback_of_anybody() {
     let said: Vec<_> = write.replicas.iter().map(|replica| &replica.fate).collect();
     assert_eq!(said, [&Fate::Stamped, &Fate::Merged, &Fate::Silent], "three were asked, as without an explanation");
     assert_eq!((write.needed, write.counted), (2, 2));
+}
+
+#[test]
+fn a_hint_for_who_is_overdue_is_kept_at_once_and_named() {
+    let mut trio = Trio::new();
+    let request = trio.ask(0, put(SIBLINGS, "v1", None).observed(EXPLAIN));
+    trio.deliver_all();
+    (0..2).for_each(|i| trio.sync(i));
+    trio.deliver_all();
+    assert_eq!(trio.reply(request), None, "the third may still speak");
+    trio.pass(trio.limits.attempt_timeout * 2);
+    let (_, told) = trio.explained(request).expect("it is overdue");
+    assert_eq!(told.hints, [KeptHint { target: "a".to_owned(), holder: "b".to_owned() }], "as without an explanation");
+    assert_eq!(trio.engines[0].coordinator.len(), 0, "nothing is left to wait for");
+}
+
+/// The owner answers an explained write only when its own replicas are overdue: that it does so is no slowness of its own.
+#[test]
+fn an_owner_that_waits_for_an_explanation_is_not_overdue_and_is_not_taken_for_slow() {
+    let mut trio = Trio::of(5, Limits::default());
+    let (outside, _) = trio.outside_and_inside();
+    let twice = trio.limits.attempt_timeout * 2;
+    let pinged = |trio: &Trio| {
+        let ping = |message: &Message| matches!(message.body, Body::Request { request: Request::Ping, .. });
+        trio.wire.iter().any(|(from, _, message)| *from == trio.id(outside) && ping(message))
+    };
+    for _ in 0..3 {
+        trio.ask(outside, put(SIBLINGS, "v1", None).observed(EXPLAIN));
+    }
+    trio.wire.clear();
+    trio.pass(twice);
+    trio.pass(Duration::ZERO);
+    assert!(!pinged(&trio), "it may still wait for its replicas");
+    trio.pass(twice);
+    trio.pass(Duration::ZERO);
+    assert!(pinged(&trio), "now it is overdue, three times");
 }
 
 #[test]
@@ -295,6 +333,96 @@ fn a_slow_request_is_logged_once_with_what_its_explanation_would_have_said_and_w
         assert!(line.contains(part), "{part} should stand in {line}");
     }
     assert!(!line.contains("bat"), "the key is not named: {line}");
+}
+
+fn slow_lines(log: &str) -> Vec<&str> {
+    log.lines().filter(|line| line.contains("driftless::slow")).collect()
+}
+
+#[test]
+fn a_slow_scan_is_told_as_what_it_is() {
+    let mut trio = Trio::with_limits(Limits { slow: Some(Duration::ZERO), ..Limits::default() });
+    let place = trio.topology.place(trio.topology.bucket(SIBLINGS).expect("exists"), &key());
+    let scan = driftless_proto::client::Scan {
+        bucket: SIBLINGS,
+        arc: place.partition.arc,
+        ring_version: trio.topology.ring().version().0,
+        after: None,
+        prefix: Bytes::new(),
+        limit: 10,
+        r: Some(2),
+    };
+    let log = logged(|| {
+        trio.ask(0, Ask::Scan(scan));
+        trio.settle();
+    });
+    let [line] = slow_lines(&log)[..] else { panic!("one line, not {log}") };
+    assert!(line.contains("b listed after") && line.contains("operation=\"scan\""), "{line}");
+    assert!(!line.contains("stamped") && !line.contains("merged"), "{line}");
+}
+
+#[test]
+fn what_a_peer_has_passed_on_is_slow_also_by_how_long_it_waited_here() {
+    let mut trio = Trio::of(5, Limits::default());
+    let (outside, _) = trio.outside_and_inside();
+    let from = trio.id(outside);
+    trio.now.instant = trio.now.instant + Duration::from_secs(9);
+    trio.ask(outside, put(SIBLINGS, "v1", None));
+    let (_, to, message) = trio.wire.pop_front().expect("it is passed on");
+    let owner = trio.index(to);
+    let arrived = trio.now.instant;
+    trio.now.instant = arrived + Duration::from_secs(2);
+    let log = logged(|| {
+        trio.engines[owner].handle_peer_waiting(trio.now, arrived, from, message);
+        trio.turn(owner);
+        trio.settle();
+    });
+    let [line] = slow_lines(&log)[..] else { panic!("one line, not {log}") };
+    assert!(line.contains("waited 2000.0 ms"), "{line}");
+}
+
+#[test]
+fn a_request_that_nobody_waits_for_when_its_turn_has_come_is_a_slow_one() {
+    let mut trio = Trio::new();
+    let arrived = trio.now.instant;
+    trio.now.instant = arrived + Duration::from_secs(2);
+    let log = logged(|| trio.engines[0].handle_expired(trio.now, arrived, put(SIBLINGS, "v1", None)));
+    let [line] = slow_lines(&log)[..] else { panic!("one line, not {log}") };
+    assert!(line.contains("outcome=\"refused\"") && line.contains("waited 2000.0 ms"), "{line}");
+    let labels = crate::metrics::OperationLabels { operation: crate::metrics::Operation::Put };
+    let metrics = &trio.engines[0].shard.metrics;
+    assert_eq!((metrics.slow_requests.get_or_create_owned(&labels).get(), metrics.expired.get()), (1, 1));
+}
+
+#[test]
+fn what_a_delete_has_read_is_remembered_only_if_it_may_be_told() {
+    let remembered = |slow, request: Ask| {
+        let mut trio = Trio::with_limits(Limits { slow, ..Limits::default() });
+        trio.put_and_settle(0, put(SIBLINGS, "v1", None));
+        trio.ask(0, request);
+        (0..2).for_each(|_| trio.deliver_all());
+        trio.engines[0].coordinator.reads_remembered()
+    };
+    assert_eq!(remembered(None, delete(SIBLINGS, None)), 0);
+    assert_eq!(remembered(None, delete(SIBLINGS, None).observed(EXPLAIN)), 1);
+    assert_eq!(remembered(Some(Duration::from_secs(1)), delete(SIBLINGS, None)), 1);
+}
+
+#[test]
+fn that_a_state_is_coming_is_no_answer_also_if_it_comes_late() {
+    let mut trio = Trio::new();
+    let request = trio.ask(0, get(SIBLINGS, Some(3)).observed(EXPLAIN));
+    let (_, to, asked) = trio.wire.pop_front().expect("another is read");
+    trio.wire.clear();
+    trio.pass(trio.limits.attempt_timeout * 2);
+    let message = Message { id: asked.id, ring_version: 1, body: Body::Reply(Reply::Coming { bytes: 1 << 20 }) };
+    trio.engines[0].handle_peer(trio.now, to, message);
+    trio.turn(0);
+    trio.wire.clear();
+    trio.pass(Duration::from_secs(60));
+    let (_, told) = trio.explained(request).expect("its time is over");
+    let replicas = told.read.expect("a read").replicas;
+    assert_eq!(replicas.iter().filter(|replica| replica.fate == Fate::Silent).count(), 2, "{replicas:?}");
 }
 
 #[test]

@@ -46,7 +46,15 @@ pub(crate) enum ShardMessage {
     /// A client's request that arrived at another shard.
     Client { account: u64, tag: ClientTag, arrived: Instant, deadline: Instant, request: Request },
     /// A peer's message that arrived at another shard, on this connection of it.
-    Peer { from: NodeId, shard: u16, connection: u64, message: Message, taken: Option<Taken> },
+    Peer {
+        from: NodeId,
+        shard: u16,
+        connection: u64,
+        message: Message,
+        /// When this node had it.
+        arrived: Instant,
+        taken: Option<Taken>,
+    },
     /// The answer to a request that this shard handed over.
     Reply { to: ClientTag, response: Response },
     /// The answer to a peer's request that this shard handed over.
