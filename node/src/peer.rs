@@ -371,6 +371,14 @@ impl Request {
         }
     }
 
+    /// What a replica is asked, in an envelope or not.
+    pub fn asks_replica(&self) -> Option<&ReplicaRequest> {
+        match self {
+            Request::Replica(request) | Request::Traced(Traced { request, .. }) => Some(request),
+            Request::Forward(_) | Request::Ping | Request::Exchange(_) | Request::Membership(_) => None,
+        }
+    }
+
     /// The same without its envelope, if it has one: what is done is the same.
     pub fn into_plain(self) -> Request {
         match self {
@@ -474,6 +482,10 @@ impl Message {
             }
             Body::Request { deadline, request: Request::Traced(traced) } if version < greeting::OBSERVED => {
                 Message { body: Body::Request { deadline, request: Request::Replica(traced.request) }, ..self }
+            }
+            // Asked for on an earlier connection, before its peer was set back to an older release.
+            Body::Reply(Reply::Forwarded(client::Response::Explained(explained))) if version < greeting::OBSERVED => {
+                Message { body: Body::Reply(Reply::Forwarded(explained.response.into())), ..self }
             }
             body => Message { body, ..self },
         }

@@ -9,12 +9,13 @@ use std::time::{Duration, SystemTime};
 use common::{Cluster, TestClient, block_on, endpoint, eventually, identity, log, soon, topology};
 use driftless_node::net::certificates::{CertificateAuthority, Issued, NODE_SERVER_NAME, Validity};
 use driftless_node::net::tls::{TlsError, TlsFiles, TlsIdentity};
-use driftless_node::node::{Node, NodeError};
-use driftless_node::peer::{Hello, Incarnation};
+use driftless_node::node::{Node, NodeError, NodeSettings};
+use driftless_node::peer::{Body, Hello, Incarnation, Message, Read, ReplicaRequest, RequestId, Traced, Want};
+use driftless_node::time::Instant;
 use driftless_proto::client::{Request, Response};
 use driftless_proto::frame::{self, ALPN_CLIENT, ALPN_PEER, FRAME_MAX, FrameReader};
 use driftless_proto::membership::ClusterCommand;
-use driftless_proto::{Failure, ProtocolVersions, Refusal, Role, greeting};
+use driftless_proto::{BucketId, Failure, Key, ProtocolVersions, Refusal, Role, TraceContext, greeting};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 
 fn holder() -> Validity {
@@ -35,11 +36,18 @@ fn one_node() -> Cluster {
 
 /// Node `a` runs; `b` is a member that the test plays.
 fn node_and_stranger() -> (Cluster, Issued) {
-    let mut cluster = Cluster::plan(&[1, 1]);
+    node_and_stranger_with(1, |_| ())
+}
+
+/// The same with nodes of so many shards and with other settings.
+fn node_and_stranger_with(shards: u16, set: impl FnOnce(&mut NodeSettings)) -> (Cluster, Issued) {
+    let mut cluster = Cluster::plan(&[shards, shards]);
     // Of the two, the test must be the one that dials.
     let dialer = usize::from(cluster.members[0].id > cluster.members[1].id);
     let listener = 1 - dialer;
-    cluster.start_node(listener);
+    let mut settings = cluster.settings(listener);
+    set(&mut settings);
+    cluster.start_with(listener, settings);
     cluster.nodes.swap(0, listener);
     cluster.members.swap(0, listener);
     let name = cluster.members[1].name.clone();
@@ -558,4 +566,39 @@ fn certificate_files_are_checked_before_they_are_used() {
     assert!(later.contains("expired on"), "{later}");
     let earlier = TlsIdentity::load(&files, SystemTime::now() - years).err().expect("not yet valid").to_string();
     assert!(earlier.contains("valid from"), "{earlier}");
+}
+
+/// What the shard that it is for has no room for never gets there.
+#[test]
+fn the_part_of_a_trace_ends_with_a_refusal_at_the_first_shard() {
+    let (cluster, issued) = node_and_stranger_with(2, |settings| {
+        settings.net.handed_over_max = 0;
+        settings.net.traces_per_second = 1_000_000;
+    });
+    let trace = TraceContext { trace_id: [0x5e; 16], parent_id: [1; 8], sampled: true };
+    let read = |id: u64| {
+        let key = Key::new(format!("k{id}")).expect("valid");
+        let read = Read { bucket: BucketId::DEFAULT, key, want: Want::Full, durable: false, counted_for: None };
+        let request = driftless_node::peer::Request::Traced(Traced { trace, request: ReplicaRequest::Read(read) });
+        let body = Body::Request { deadline: Instant(3_600_000_000), request };
+        let message = Message { id: RequestId(4 * id), ring_version: 1, body }.to_wire(Instant(0));
+        let mut out = Vec::new();
+        frame::encode(&message, &mut out).expect("fits");
+        out
+    };
+    block_on(async {
+        let first = greeting::encode(ProtocolVersions::OURS, &hello(&cluster)).expect("fits");
+        let (connection, mut send, _receive) = begin(&cluster, &issued, ALPN_PEER, &first).await;
+        for id in 1..=20 {
+            send.write_all(&read(id)).await.expect("is up");
+        }
+        let ended = |said: &str| {
+            let is_one = |line: &&str| line.contains(&trace.trace_text()) && line.contains(": answered ");
+            log().lines().filter(is_one).filter(|line| line.contains(said)).count()
+        };
+        soon("all are answered", || ended("said=") == 20).await;
+        assert!(ended("said=\"refused\"") > 0, "some are for the other shard");
+        connection.close(0_u32.into(), b"done");
+    });
+    cluster.stop();
 }

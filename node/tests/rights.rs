@@ -8,16 +8,24 @@ use std::path::Path;
 
 use common::{CARTS, Cluster, TestClient, block_on, get, put};
 use driftless_node::config::Access;
+use driftless_node::node::NodeSettings;
 use driftless_proto::client::{AaeCommand, DrainCommand, Get, GetState, MergeState, Request, Response, Restore, Scan};
 use driftless_proto::membership::ClusterCommand;
+use driftless_proto::observed::Profile;
 use driftless_proto::top::TopCommand;
-use driftless_proto::{BucketId, Failure, Key, Missing, Refusal, Role, Siblings};
+use driftless_proto::{BucketId, Failure, Key, Missing, Refusal, Role, Siblings, TraceContext};
 use driftless_ring::ArcIndex;
 
 /// One node with this access file.
 fn node_with(access: &str) -> Cluster {
+    node_with_settings(access, |_| ())
+}
+
+/// The same with other settings.
+fn node_with_settings(access: &str, set: impl FnOnce(&mut NodeSettings)) -> Cluster {
     let mut cluster = Cluster::plan(&[2]);
     let mut settings = cluster.settings(0);
+    set(&mut settings);
     settings.security.access = Access::parse(Path::new("access.toml"), access).expect("is fine");
     cluster.start_with(0, settings);
     cluster
@@ -156,6 +164,23 @@ fn a_role_for_some_buckets_is_none_in_the_others_nor_for_the_whole_node() {
 
         let mut nobody = cluster.client_as(0, "nobody", None).await;
         assert_refused(&mut nobody, Request::Topology, Role::Reader, Missing::Role).await;
+    });
+    cluster.stop();
+}
+
+#[test]
+fn what_is_refused_takes_nothing_of_what_may_be_recorded() {
+    let cluster = node_with_settings("# nobody", |settings| settings.net.traces_per_second = 1_000_000);
+    let trace = TraceContext { trace_id: [0x5e; 16], parent_id: [1; 8], sampled: true };
+    let traced = || put("k", "v", None).observed(Profile { explain: false, trace: Some(trace) });
+    let recorded = || cluster.node(0).metrics().traces.get();
+    block_on(async {
+        let mut reader = cluster.client_as(0, "reader", Some(Role::Reader)).await;
+        assert_refused(&mut reader, traced(), Role::Writer, Missing::Role).await;
+        assert_eq!(recorded(), 0);
+        let mut writer = cluster.client_as(0, "writer", Some(Role::Writer)).await;
+        assert_allowed(&mut writer, traced()).await;
+        assert_eq!(recorded(), 1);
     });
     cluster.stop();
 }

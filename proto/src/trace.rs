@@ -56,6 +56,11 @@ impl TraceContext {
         self.trace_id != [0; 16] && self.parent_id != [0; 8]
     }
 
+    /// Whether anybody records what belongs to it.
+    pub fn is_kept(self) -> bool {
+        self.sampled && self.is_valid()
+    }
+
     /// The trace as text: 32 hexadecimal digits.
     pub fn trace_text(self) -> String {
         format!("{:032x}", u128::from_be_bytes(self.trace_id))

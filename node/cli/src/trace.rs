@@ -24,6 +24,15 @@ enum Asked {
     Below(TraceContext),
 }
 
+impl Asked {
+    fn is_kept(self) -> bool {
+        match self {
+            Asked::New => true,
+            Asked::Below(context) => context.is_kept(),
+        }
+    }
+}
+
 fn parse(text: &str) -> std::result::Result<Asked, String> {
     match text {
         "" => Ok(Asked::New),
@@ -43,12 +52,18 @@ pub(crate) struct Trace {
 impl TraceArgs {
     /// Begins the trace, if one was asked for, and says which.
     pub(crate) fn begin(&self) -> Result<Trace> {
-        let context = self.trace.map(|asked| match asked {
+        let asked = self.trace.filter(|asked| asked.is_kept());
+        if self.trace.is_some() && asked.is_none() {
+            output::note(
+                "not traced: the flags of this traceparent say that nobody records it (00; 01 says that it is sampled)",
+            );
+        }
+        let context = asked.map(|asked| match asked {
             Asked::New => TraceContext::random(),
             Asked::Below(context) => context,
         });
         #[cfg(feature = "otel")]
-        let (context, recorded) = match self.trace {
+        let (context, recorded) = match asked {
             Some(asked) => recorded::begin(match asked {
                 Asked::New => None,
                 Asked::Below(context) => Some(context),
@@ -132,6 +147,8 @@ mod tests {
         assert!(matches!(parse(""), Ok(Asked::New)));
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         assert!(matches!(parse(parent), Ok(Asked::Below(context)) if context.to_string() == parent));
+        assert!(parse(parent).is_ok_and(Asked::is_kept) && Asked::New.is_kept());
+        assert!(parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00").is_ok_and(|asked| !asked.is_kept()));
         assert!(parse("4bf92f3577b34da6a3ce929d0e0e4736").is_err_and(|error| error.contains("00-TRACE-SPAN-FLAGS")));
     }
 }

@@ -65,7 +65,11 @@ fn the_road_of_a_request_is_found_by_its_trace_in_the_logs_of_all_nodes() {
 
     // What is not to be recorded, and what carries no trace, is in no log.
     let unsampled = "00-11111111111111111111111111111111-00f067aa0ba902b7-00";
-    dev.ok(&["get", "alice", &format!("--trace={unsampled}")]);
+    let done = dev.run(&["get", "alice", &format!("--trace={unsampled}")]);
+    assert!(
+        done.code == Some(0) && done.stderr.contains("not traced: ") && !done.stderr.contains("trace: 1"),
+        "{done:?}"
+    );
     dev.ok(&["get", "alice"]);
     assert!(NODES.iter().all(|node| lines(&dev, node, "1111111111111111").is_empty()));
     dev.fails(2, &["get", "alice", "--trace=alice"], &["00-TRACE-SPAN-FLAGS"]);

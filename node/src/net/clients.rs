@@ -221,7 +221,6 @@ impl Client {
             }
         };
         let is_full = place.is_none();
-        let traced = self.trace(shared, &mut request, since, deadline);
         if let Request::Put(put) | Request::Observed(Observed { request: ObservedRequest::Put(put), .. }) = &mut request
             && let Some(taken) = taken.take()
         {
@@ -233,7 +232,7 @@ impl Client {
                 let text = format!("request id {id} is used for two requests at once");
                 return Err(CloseReason::new(CloseCode::Malformed, text));
             }
-            Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline, room, traced }),
+            Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline, room, traced: None }),
         };
         context.under_way.begun();
         if let Some(refusal) = self.rights.refusal(shared, &request) {
@@ -252,6 +251,11 @@ impl Client {
         } else if shared.refuses(&request) {
             self.answer(context, since, id, refused(Refusal::Stopping));
         } else {
+            // Not before: what is refused takes nothing of what may be recorded.
+            let traced = self.trace(context, &mut request, since, deadline);
+            if let Some(pending) = self.pending.borrow_mut().get_mut(&id) {
+                pending.traced = traced;
+            }
             let tag = ClientTag { connection: self.number, request: id };
             let account = self.account.number;
             let elsewhere = match shared.shards.len() {
@@ -278,10 +282,12 @@ impl Client {
     }
 
     /// Begins to record it, if it belongs to a trace. What it causes is then caused by this node's part of that.
-    fn trace(&self, shared: &NodeContext, request: &mut Request, since: Instant, until: Instant) -> Option<SpanId> {
+    fn trace(&self, context: &ShardContext, request: &mut Request, since: Instant, until: Instant) -> Option<SpanId> {
         let (operation, trace) = traces::of_client(request)?;
         let (role, from, parent) = (Role::Coordinator, &*self.who, *trace);
-        let own = shared.traces.begin(&Begun { role, operation, from, parent, owed: None, since, until })?;
+        let longest = context.deadline_max.get();
+        let begun = Begun { role, operation, from, parent, owed: None, since, until, longest };
+        let own = context.shared.traces.begin(&begun)?;
         *trace = own;
         Some(own.parent())
     }

@@ -35,7 +35,7 @@ use super::outbound::{FrameLoad, NotPushed, Outbound};
 use super::refusal::{CloseCode, CloseReason, News, STOPPING};
 use super::reply_routes::Origin;
 use super::shard_context::ShardContext;
-use super::traces::{self, Begun};
+use super::traces::{self, Asked};
 use crate::engine::ASK_AGAIN_SOON;
 use crate::peer::{Body, Hello, Incarnation, Message, Reply, Request, RequestId, WireMessage};
 use crate::route::{self, MEMBERSHIP_SHARD};
@@ -265,13 +265,8 @@ impl Link {
         let shared = &context.shared;
         match &mut message.body {
             Body::Request { deadline, request } => {
-                let Some((role, operation, trace)) = traces::of_peer(request) else { return };
-                let owed = Some((self.node, message.id));
-                let begun =
-                    Begun { role, operation, from: &self.name, parent: *trace, owed, since: now, until: *deadline };
-                if let Some(own) = shared.traces.begin(&begun) {
-                    *trace = own;
-                }
+                let asked = Asked { now, deadline: *deadline, longest: context.deadline_max.get() };
+                shared.traces.taken((self.node, &self.name), message.id, request, asked);
             }
             Body::Reply(reply) if shared.traces.has_any() => {
                 shared.traces.heard((self.node, &self.name), message.id, reply, now);
@@ -339,9 +334,12 @@ impl Link {
                 };
                 // Beyond the bound the peer is to ask again; what it only says is lost, as on a lossy network.
                 if !shared.hand_over(shard, handed_over) && is_asked {
-                    let body = Body::Reply(Reply::Refused(ASK_AGAIN_SOON));
+                    let reply = Reply::Refused(ASK_AGAIN_SOON);
+                    if shared.traces.has_any() {
+                        shared.traces.replied(self.node, id, &reply, now);
+                    }
                     let ring_version = context.configurations.borrow().version();
-                    self.send(context, now, Message { id, ring_version, body });
+                    self.send(context, now, Message { id, ring_version, body: Body::Reply(reply) });
                 }
                 return Ok(());
             }

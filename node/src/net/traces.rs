@@ -10,7 +10,7 @@
 //! costs one look at a number here. However many carry one, only so many are recorded a second and at a time: the others are carried out
 //! all the same, and leave a gap in their trace.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -47,8 +47,8 @@ struct Parts {
     owed: HashMap<(NodeId, RequestId), SpanId>,
     /// For which of them a peer was asked, and when.
     asked: HashMap<(NodeId, RequestId), (SpanId, Instant)>,
-    /// Which of them wait for a sync, by shards.
-    unsynced: VecDeque<(u16, BatchSeq, SpanId)>,
+    /// Which of them wait for a sync, by shards: only what is open.
+    unsynced: BTreeSet<(u16, BatchSeq, SpanId)>,
     allowance: Allowance,
 }
 
@@ -60,6 +60,8 @@ struct Part {
     until: Instant,
     owed: Option<(NodeId, RequestId)>,
     asked: Vec<(NodeId, RequestId)>,
+    /// The sync that it waits for.
+    unsynced: Option<(u16, BatchSeq)>,
     /// It coordinates a write, and the own one has not been applied.
     is_to_write: bool,
 }
@@ -79,6 +81,17 @@ pub(crate) struct Begun<'a> {
     pub(crate) owed: Option<(NodeId, RequestId)>,
     pub(crate) since: Instant,
     pub(crate) until: Instant,
+    /// How long after `since` that can be at most: what a peer says is not bounded by itself.
+    pub(crate) longest: Duration,
+}
+
+/// When a peer asks, and until when it says that it waits.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked {
+    pub(crate) now: Instant,
+    pub(crate) deadline: Instant,
+    /// How long anything is waited for here.
+    pub(crate) longest: Duration,
 }
 
 /// What part of a road it is.
@@ -105,11 +118,11 @@ impl Traces {
     /// A part begins. Its own context is what is to be passed on; `None` if it is not recorded.
     pub(crate) fn begin(&self, begun: &Begun<'_>) -> Option<TraceContext> {
         let parent = begun.parent;
-        if !parent.is_valid() || !parent.sampled {
+        if !parent.is_kept() {
             return None;
         }
         let mut parts = self.lock();
-        if parts.open.len() >= OPEN_MAX || !parts.allowance.spend(self.per_second, begun.since) {
+        if parts.open.len() >= OPEN_MAX || !parts.allowance.has_one(self.per_second, begun.since) {
             self.metrics.traces_left_out.inc();
             return None;
         }
@@ -117,6 +130,8 @@ impl Traces {
         if span.is_disabled() {
             return None;
         }
+        // What nobody looks at has cost nothing.
+        parts.allowance.spend();
         #[cfg(feature = "otel")]
         let id = otel::adopt(&span, Some(parent)).map_or_else(draw, TraceContext::parent);
         #[cfg(not(feature = "otel"))]
@@ -131,10 +146,25 @@ impl Traces {
             parts.close(before);
         }
         let writes = begun.role == Role::Coordinator && matches!(begun.operation, "put" | "delete");
-        let Begun { since, until, owed, .. } = *begun;
-        parts.open.insert(id, Part { span, since, until, owed, asked: Vec::new(), is_to_write: writes });
+        let Begun { since, owed, .. } = *begun;
+        let until = begun.until.min(since + begun.longest);
+        let part = Part { span, since, until, owed, asked: Vec::new(), unsynced: None, is_to_write: writes };
+        parts.open.insert(id, part);
         self.count(&parts);
         Some(own)
+    }
+
+    /// Begins to record what a peer asks, if it belongs to a trace. What a replica is asked and does not record leaves its envelope here,
+    /// since it causes nothing at others.
+    pub(crate) fn taken(&self, peer: (NodeId, &str), id: RequestId, request: &mut Request, asked: Asked) {
+        let Some((role, operation, trace)) = of_peer(request) else { return };
+        let Asked { now, deadline, longest } = asked;
+        let owed = Some((peer.0, id));
+        let begun = Begun { role, operation, from: peer.1, parent: *trace, owed, since: now, until: deadline, longest };
+        match self.begin(&begun) {
+            Some(own) => *trace = own,
+            None => *request = std::mem::replace(request, Request::Ping).into_plain(),
+        }
     }
 
     /// Whether anything is recorded now.
@@ -174,21 +204,30 @@ impl Traces {
 
     /// What these parts have written is durable once that batch of a shard is.
     pub(crate) fn await_sync(&self, shard: u16, written: impl Iterator<Item = SpanId>, batch: BatchSeq) {
-        self.lock().unsynced.extend(written.map(|part| (shard, batch, part)));
+        let mut parts = self.lock();
+        let Parts { open, unsynced, .. } = &mut *parts;
+        for part in written {
+            // What was answered without it need not wait for it.
+            let Some(open) = open.get_mut(&part) else { continue };
+            if let Some((shard, batch)) = open.unsynced.replace((shard, batch)) {
+                unsynced.remove(&(shard, batch, part));
+            }
+            unsynced.insert((shard, batch, part));
+        }
     }
 
     /// A sync of a shard covers everything up to this batch.
     pub(crate) fn synced(&self, shard: u16, up_to: BatchSeq, now: Instant) {
         let mut parts = self.lock();
         let Parts { open, unsynced, .. } = &mut *parts;
-        unsynced.retain(|(of, batch, part)| {
-            let is_covered = *of == shard && *batch <= up_to;
-            if is_covered && let Some(open) = open.get(part) {
+        let covered = unsynced.range((shard, BatchSeq(0), 0)..=(shard, up_to, SpanId::MAX));
+        for waiting in covered.copied().collect::<Vec<_>>() {
+            unsynced.remove(&waiting);
+            if let Some(open) = open.get_mut(&waiting.2) {
+                open.unsynced = None;
                 tracing::info!(target: TARGET, parent: &open.span, after_us = micros(now.since(open.since)), "synced");
             }
-            // What was answered without it need not wait for it.
-            !is_covered && open.contains_key(part)
-        });
+        }
     }
 
     /// A client has its answer.
@@ -245,7 +284,10 @@ impl Parts {
 
     /// Its span ends when it is dropped.
     fn close(&mut self, part: SpanId) {
-        let Some(Part { owed, asked, .. }) = self.open.remove(&part) else { return };
+        let Some(Part { owed, asked, unsynced, .. }) = self.open.remove(&part) else { return };
+        if let Some((shard, batch)) = unsynced {
+            self.unsynced.remove(&(shard, batch, part));
+        }
         if let Some(key) = owed
             && self.owed.get(&key) == Some(&part)
         {
@@ -258,15 +300,15 @@ impl Parts {
 }
 
 impl Allowance {
-    fn spend(&mut self, per_second: u32, now: Instant) -> bool {
+    fn has_one(&mut self, per_second: u32, now: Instant) -> bool {
         let most = f64::from(per_second);
         self.left = (self.left + now.since(self.at).as_secs_f64() * most).min(most);
         self.at = self.at.max(now);
-        let has_one = self.left >= 1.0;
-        if has_one {
-            self.left -= 1.0;
-        }
-        has_one
+        self.left >= 1.0
+    }
+
+    fn spend(&mut self) {
+        self.left -= 1.0;
     }
 }
 
@@ -286,12 +328,13 @@ fn span(node: &str, begun: &Begun<'_>) -> Span {
     }
 }
 
-/// What a client asks, if it belongs to a trace.
+/// What a client asks, if it belongs to a trace. A context that nobody keeps goes no further than here.
 pub(crate) fn of_client(request: &mut client::Request) -> Option<(&'static str, &mut TraceContext)> {
     let operation = super::requests::operation(request).name();
     match request {
-        client::Request::Observed(Observed { profile: Profile { trace: Some(trace), .. }, .. }) => {
-            Some((operation, trace))
+        client::Request::Observed(Observed { profile: Profile { trace, .. }, .. }) => {
+            *trace = trace.filter(|trace| trace.is_kept());
+            trace.as_mut().map(|trace| (operation, trace))
         }
         _ => None,
     }
@@ -306,7 +349,8 @@ pub(crate) fn of_peer(request: &mut Request) -> Option<(Role, &'static str, &mut
     }
 }
 
-/// The part that a message belongs to by which this replica takes something in.
+/// The part that a message belongs to by which this replica takes something in: what is in an envelope still is recorded, see
+/// [`Traces::taken`].
 pub(crate) fn of_merge(message: &Message, now: Instant) -> Option<SpanId> {
     match &message.body {
         Body::Request { deadline, request: Request::Traced(Traced { trace, request: ReplicaRequest::Merge(_) }) } => {
@@ -362,7 +406,10 @@ const OVERDUE_AFTER: Duration = Duration::from_secs(5);
 mod tests {
     use std::io;
 
+    use driftless_proto::{BucketId, Key, Siblings};
+
     use super::*;
+    use crate::peer::{Merge, Purpose};
 
     /// In microseconds.
     const SECOND: u64 = 1_000_000;
@@ -406,8 +453,9 @@ mod tests {
     }
 
     fn begun(role: Role, operation: &'static str, owed: Option<(NodeId, RequestId)>, since: u64) -> Begun<'static> {
-        let parent = TraceContext { trace_id: [7; 16], parent_id: [9; 8], sampled: true };
-        Begun { role, operation, from: "web", parent, owed, since: Instant(since), until: Instant(since + SECOND) }
+        let parent = KEPT;
+        let (since, until) = (Instant(since), Instant(since + SECOND));
+        Begun { role, operation, from: "web", parent, owed, since, until, longest: Duration::from_secs(30) }
     }
 
     #[test]
@@ -480,10 +528,76 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_recorded_that_nobody_looks_at() {
+    fn nothing_is_recorded_that_nobody_looks_at_and_none_of_it_is_left_out() {
         let _nobody = tracing::subscriber::set_default(tracing::subscriber::NoSubscriber::default());
-        let traces = traces(10);
-        assert!(traces.begin(&begun(Role::Coordinator, "get", None, SECOND)).is_none());
-        assert!(!traces.has_any());
+        let traces = traces(2);
+        for _ in 0..9 {
+            assert!(traces.begin(&begun(Role::Coordinator, "get", None, SECOND)).is_none());
+        }
+        assert_eq!((traces.has_any(), traces.metrics.traces_left_out.get()), (false, 0));
+    }
+
+    const KEPT: TraceContext = TraceContext { trace_id: [7; 16], parent_id: [9; 8], sampled: true };
+
+    /// A merge as it is asked for below this context, and the part that it waits in for a sync at its replica, if any.
+    fn taken(traces: &Traces, trace: TraceContext, id: u64) -> Option<SpanId> {
+        let merge = Merge {
+            bucket: BucketId(1),
+            key: Key::new("k").expect("is one"),
+            siblings: Siblings::default(),
+            hint_for: None,
+            purpose: Purpose::Write,
+        };
+        let mut request = Request::Traced(Traced { trace, request: ReplicaRequest::Merge(merge) });
+        let (now, deadline, longest) = (Instant(SECOND), Instant(1 << 50), Duration::from_secs(30));
+        traces.taken((NodeId(2), "n2"), RequestId(id), &mut request, Asked { now, deadline, longest });
+        let body = Body::Request { deadline, request };
+        let part = of_merge(&Message { id: RequestId(id), ring_version: 1, body }, now);
+        traces.await_sync(0, part.into_iter(), BatchSeq(id));
+        part
+    }
+
+    #[test]
+    fn of_what_is_not_recorded_no_replica_keeps_anything() {
+        let (log, none, some) = (Log::default(), traces(0), traces(10));
+        let _logging = logging(&log);
+        let unsampled = TraceContext { sampled: false, ..KEPT };
+        let nowhere = TraceContext { trace_id: [0; 16], ..KEPT };
+        assert_eq!([unsampled, nowhere].map(|trace| taken(&some, trace, 4)), [None, None]);
+        assert_eq!(taken(&none, KEPT, 4), None, "it records nothing");
+        assert!(taken(&some, KEPT, 4).is_some());
+        none.await_sync(0, [5].into_iter(), BatchSeq(4));
+        assert_eq!([&none, &some].map(|traces| traces.lock().unsynced.len()), [0, 1]);
+    }
+
+    #[test]
+    fn what_ends_before_its_sync_leaves_nothing() {
+        let (log, traces) = (Log::default(), traces(10));
+        let _logging = logging(&log);
+        for id in [4, 8, 12] {
+            taken(&traces, KEPT, id).expect("is recorded");
+        }
+        assert_eq!(traces.lock().unsynced.len(), 3);
+        traces.replied(NodeId(2), RequestId(4), &Reply::Acked, Instant(SECOND));
+        assert_eq!(traces.lock().unsynced.len(), 2);
+        traces.synced(0, BatchSeq(8), Instant(SECOND));
+        assert_eq!(traces.lock().unsynced.len(), 1);
+        // However long its peer says that it waits.
+        traces.sweep(Instant(37 * SECOND));
+        assert!(!traces.has_any() && traces.lock().unsynced.is_empty());
+    }
+
+    #[test]
+    fn what_a_client_does_not_keep_goes_no_further_than_the_first_node() {
+        let key = Key::new("k").expect("is one");
+        let get = client::Get { bucket: BucketId(1), key, r: None, sloppy: None, explain: false, shown: Vec::new() };
+        let ask = |trace| client::Request::Get(get.clone()).observed(Profile { explain: false, trace: Some(trace) });
+        let mut kept = ask(KEPT);
+        assert_eq!(of_client(&mut kept), Some(("get", &mut KEPT.clone())));
+        for trace in [TraceContext { sampled: false, ..KEPT }, TraceContext { parent_id: [0; 8], ..KEPT }] {
+            let mut request = ask(trace);
+            assert_eq!(of_client(&mut request), None);
+            assert_eq!(request.into_plain().0, Profile::default());
+        }
     }
 }

@@ -96,7 +96,8 @@ pub fn request_text(request: &client::Request, history: &History) -> String {
             format!("merge {slot}: {}{}", siblings(&merge.state, history), options(None, merge.w, None))
         }
         client::Request::Observed(observed) => {
-            format!("{}, to be explained", request_text(&observed.clone().into_plain(), history))
+            let further = if observed.profile.explain { ", to be explained" } else { "" };
+            format!("{}{further}", request_text(&observed.clone().into_plain(), history))
         }
         other => format!("{other:?}"),
     }

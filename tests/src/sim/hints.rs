@@ -71,7 +71,8 @@ impl News {
 impl HintWatch {
     /// A message is about to travel.
     pub fn sent(&mut self, from: usize, to: NodeId, message: &Message) {
-        if let Body::Request { request: Request::Replica(ReplicaRequest::Merge(merge)), .. } = &message.body
+        if let Body::Request { request, .. } = &message.body
+            && let Some(ReplicaRequest::Merge(merge)) = request.asks_replica()
             && merge.purpose == Purpose::Handoff
         {
             let slot = (merge.bucket, merge.key.clone());
@@ -146,11 +147,13 @@ fn brought(input: &Input) -> Option<(Slot, Come)> {
                 client::Request::Put(request)
                 | client::Request::Observed(Observed { request: ObservedRequest::Put(request), .. }),
             ) => put(request),
-            Request::Replica(ReplicaRequest::Merge(merge)) => {
-                let dots = merge.siblings.live().iter().map(|(dot, _)| *dot).collect();
-                Some(((merge.bucket, merge.key.clone()), Come { dots, ..Come::default() }))
-            }
-            _ => None,
+            request => match request.asks_replica() {
+                Some(ReplicaRequest::Merge(merge)) => {
+                    let dots = merge.siblings.live().iter().map(|(dot, _)| *dot).collect();
+                    Some(((merge.bucket, merge.key.clone()), Come { dots, ..Come::default() }))
+                }
+                _ => None,
+            },
         },
         _ => None,
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use driftless_node::peer::{Body, Message, ReplicaRequest, Reply, Request, State};
+use driftless_node::peer::{Body, Message, ReplicaRequest, Reply, State};
 use driftless_node::replica::record::{self, HintKey, RecordKey};
 use driftless_node::replica::store::Batch;
 use driftless_proto::causality::Payload;
@@ -139,9 +139,12 @@ impl Observer {
     /// A message is about to travel.
     pub fn sent(&mut self, at: Micros, by: Life, message: &Message) {
         let (slot, header) = match &message.body {
-            Body::Request { request: Request::Replica(ReplicaRequest::Merge(merge)), .. } => {
-                (Some((merge.bucket, merge.key.clone())), merge.siblings.header())
-            }
+            Body::Request { request, .. } => match request.asks_replica() {
+                Some(ReplicaRequest::Merge(merge)) => {
+                    (Some((merge.bucket, merge.key.clone())), merge.siblings.header())
+                }
+                _ => return,
+            },
             Body::Reply(Reply::State(State::Full(siblings))) => (None, siblings.header()),
             Body::Reply(Reply::State(State::Header(header))) => (None, header.clone()),
             _ => return,

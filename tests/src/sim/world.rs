@@ -496,10 +496,8 @@ impl World {
             self.story.sent(from, &message);
             self.story.line_of_message(SENDS, from, to, &message, &self.workload.history)
         });
-        let mends = |request: &Request| match request {
-            Request::Replica(ReplicaRequest::Merge(merge)) => {
-                matches!(merge.purpose, Purpose::ReadRepair | Purpose::Handoff)
-            }
+        let mends = |request: &Request| match request.asks_replica() {
+            Some(ReplicaRequest::Merge(merge)) => matches!(merge.purpose, Purpose::ReadRepair | Purpose::Handoff),
             _ => false,
         };
         let withheld = self.profile.healing == Healing::AntiEntropy

@@ -3,11 +3,11 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use driftless_proto::ProtocolVersion;
 use driftless_proto::observed::{
     Explained, ExplainedResponse, Explanation, Fate, KeptHint, Made, Profile, ReplicaPart,
 };
 use driftless_proto::trace::TraceContext;
+use driftless_proto::{ProtocolVersion, greeting};
 
 use super::*;
 
@@ -221,6 +221,17 @@ fn a_node_of_an_older_release_is_passed_the_plain_request_and_that_it_cannot_exp
     let (response, told) = trio.explained(request).expect("is answered");
     assert!(matches!(response, ExplainedResponse::Stored(_)), "it is done all the same: {response:?}");
     assert_eq!((told.passed_on.map(|passed_on| passed_on.explained), told.write), (Some(false), None));
+}
+
+/// Its connection goes by another version than the one on which it had asked, if it was set back meanwhile.
+#[test]
+fn an_explained_answer_is_plain_for_a_node_of_an_older_release() {
+    let response = Response::Failed(Refusal::Stopping.into());
+    let explained = response.clone().explained(Explanation::by("n1".into(), 1));
+    let message =
+        |response| Message { id: RequestId(4), ring_version: 1, body: Body::Reply(Reply::Forwarded(response)) };
+    assert_eq!(message(explained.clone()).in_version(ProtocolVersion(3)), message(response));
+    assert_eq!(message(explained.clone()).in_version(greeting::OBSERVED), message(explained));
 }
 
 #[test]
