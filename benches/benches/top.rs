@@ -29,7 +29,7 @@ fn bench(c: &mut Criterion) {
         ("every key once", false, tokens(1 << 19)),
         ("every key once, with names", true, tokens(1 << 19)),
     ] {
-        let mut top = Top::new(TopLimits { watch: true, keys });
+        let mut top = Top::new(Instant(0), TopLimits { watch: true, keys });
         let mut at = 0;
         group.bench_function(name, |b| {
             b.iter(|| {
@@ -38,7 +38,7 @@ fn bench(c: &mut Criterion) {
             });
         });
     }
-    let mut top = Top::new(TopLimits { watch: true, keys: false });
+    let mut top = Top::new(Instant(0), TopLimits { watch: true, keys: false });
     tokens(20).into_iter().for_each(|token| top.asked(Instant(1), BucketId(1), token, true, KEY));
     let command = TopCommand { bucket: None, most: KEYS_MAX as u32 };
     group.bench_function("telling", |b| b.iter(|| top.told(Instant(2), black_box(&command))));

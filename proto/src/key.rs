@@ -140,14 +140,25 @@ impl TryFrom<Bytes> for Key {
     }
 }
 
-/// Text where the key is printable, escaped bytes elsewhere.
+/// Text where the key is printable, escaped bytes elsewhere: also where a terminal would obey it, or show it in another order.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match std::str::from_utf8(&self.0) {
-            Ok(text) if !text.chars().any(char::is_control) => f.write_str(text),
+            Ok(text) if !text.chars().any(is_unseen) => f.write_str(text),
             _ => write!(f, "{}", self.0.escape_ascii()),
         }
     }
+}
+
+/// Whether a character is a control, a format or a separator of lines or paragraphs (Cc, Cf, Zl and Zp of Unicode 16): nothing to see, and
+/// it changes how what is around it is shown.
+fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}' | '\u{180e}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{2066}'..='\u{206f}' | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0001}' | '\u{e0020}'..='\u{e007f}')
 }
 
 impl fmt::Debug for Key {
@@ -187,5 +198,18 @@ mod tests {
     fn keys_print_as_text_or_escaped() {
         assert_eq!(Key::new("bat").expect("valid").to_string(), "bat");
         assert_eq!(Key::new(vec![0xff, b'a', b'\n']).expect("valid").to_string(), "\\xffa\\n");
+        assert_eq!(Key::new("größe 鍵 🔑").expect("valid").to_string(), "größe 鍵 🔑");
+    }
+
+    /// A key that turned the rest of its line around would pass for another one.
+    #[test]
+    fn what_changes_how_a_line_is_shown_is_escaped() {
+        for c in [
+            '\u{1b}', '\u{85}', '\u{ad}', '\u{200b}', '\u{200f}', '\u{2028}', '\u{2029}', '\u{202e}', '\u{2066}',
+            '\u{2069}', '\u{feff}',
+        ] {
+            let shown = Key::new(format!("a{c}b")).expect("valid").to_string();
+            assert!(shown.is_ascii() && shown.contains("\\x"), "{shown}");
+        }
     }
 }

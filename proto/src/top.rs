@@ -131,15 +131,18 @@ pub enum Keys {
 }
 
 /// The answers of several nodes, or shards of one, as one: counts and errors are added up, of what was seen the latest counts. Where
-/// nodes counted for different times, all are brought to the longest. No list is longer than `most`.
+/// nodes counted for different times, all are brought to the longest, as if they had gone on like that; one that has counted for less
+/// than [`EXTRAPOLATED_MS`] says too little for that, and is added as it is. No list is longer than `most`.
 pub fn joined(answers: &[Top], keys: Keys, most: usize) -> Top {
-    let span_ms = answers.iter().map(|answer| answer.span_ms).max().unwrap_or(0);
+    // Nobody counts for longer, whatever is said.
+    let span = |answer: &Top| answer.span_ms.min(SPAN_MAX_MS);
+    let span_ms = answers.iter().map(span).max().unwrap_or(0);
     let mut buckets: BTreeMap<BucketId, Vec<BucketTop>> = BTreeMap::new();
     for answer in answers {
         for bucket in &answer.buckets {
             let part = match keys {
-                Keys::Shared => scaled(bucket, answer.span_ms, span_ms),
-                // Shards go by one clock and begin together; one that was asked nothing for a while has a shorter span and counted as long.
+                Keys::Shared => scaled(bucket, span(answer), span_ms),
+                // Shards go by one clock and begin together.
                 Keys::Apart => bucket.clone(),
             };
             buckets.entry(bucket.bucket).or_default().push(part);
@@ -231,10 +234,10 @@ fn latest(one: Option<Seen>, other: Option<Seen>) -> Option<Seen> {
 
 /// As much as it would have been in a longer time, to the nearest whole number; what may be over is rounded up.
 fn scaled(bucket: &BucketTop, from_ms: u64, to_ms: u64) -> BucketTop {
-    if from_ms == to_ms {
+    if from_ms == to_ms || from_ms < EXTRAPOLATED_MS {
         return bucket.clone();
     }
-    let (from, to) = (u128::from(from_ms.max(1)), u128::from(to_ms.max(1)));
+    let (from, to) = (u128::from(from_ms), u128::from(to_ms));
     let narrow = |number: u128| u64::try_from(number).unwrap_or(u64::MAX);
     let nearest = |number: u64| narrow((u128::from(number) * to + from / 2) / from);
     let up = |number: u64| narrow((u128::from(number) * to).div_ceil(from));
@@ -248,6 +251,12 @@ fn scaled(bucket: &BucketTop, from_ms: u64, to_ms: u64) -> BucketTop {
 fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
     numbers.fold(0, u64::saturating_add)
 }
+
+/// Milliseconds of the two windows together: none counts for longer.
+pub const SPAN_MAX_MS: u64 = 120_000;
+
+/// What was counted in fewer milliseconds than these is not made a rate of: it may be one request.
+pub const EXTRAPOLATED_MS: u64 = 10_000;
 
 /// Keys that a list of a node can have.
 pub const KEYS_MAX: usize = 256;
@@ -314,6 +323,21 @@ mod tests {
         let later = top(99_990, vec![bucket(vec![hot(1, 3, 1, 0)], 0)]);
         let both = joined(&[long, later], Keys::Shared, 10);
         assert_eq!(both.buckets[0].hot, [hot(1, 1_003, 1, 0)]);
+    }
+
+    /// A node that was asked for the first time 20 ms ago, once, had 5,500 reads for sure.
+    #[test]
+    fn of_who_has_hardly_begun_nothing_is_made_up_and_nobody_counts_for_ever() {
+        let long = top(110_000, vec![bucket(vec![hot(1, 1_000, 0, 0)], 0)]);
+        let begun = top(20, vec![bucket(vec![hot(2, 1, 0, 0)], 0)]);
+        let both = joined(&[long.clone(), begun], Keys::Shared, 10);
+        assert_eq!((&both.buckets[0].hot[..], both.span_ms), (&[hot(1, 1_000, 0, 0), hot(2, 1, 0, 0)][..], 110_000));
+        let liar = top(u64::MAX, vec![bucket(vec![hot(2, 1, 0, 0)], 0)]);
+        let both = joined(&[top(SPAN_MAX_MS, long.buckets), liar], Keys::Shared, 10);
+        assert_eq!(
+            (&both.buckets[0].hot[..], both.span_ms),
+            (&[hot(1, 1_000, 0, 0), hot(2, 1, 0, 0)][..], SPAN_MAX_MS)
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -64,22 +64,42 @@ impl Bounds {
 pub(super) struct Places {
     served: Arc<Semaphore>,
     turned_away: Arc<Semaphore>,
+    /// Patience has run out, and no place was free since: whoever comes is turned away at once, and not one after the other.
+    is_full: AtomicBool,
     bounds: Bounds,
 }
 
 impl Places {
     pub(super) fn new(bounds: Bounds) -> Places {
         let turned_away = Arc::new(Semaphore::new(Bounds::TURNED_AWAY.connections));
-        Places { served: Arc::new(Semaphore::new(bounds.connections)), turned_away, bounds }
+        Places {
+            served: Arc::new(Semaphore::new(bounds.connections)),
+            turned_away,
+            is_full: AtomicBool::new(false),
+            bounds,
+        }
     }
 
     /// Waits until a connection may be taken in.
     pub(super) async fn next(&self) -> Place {
         const OPEN: &str = "the semaphore is never closed";
-        match tokio::time::timeout(self.bounds.patience, self.served.clone().acquire_owned()).await {
-            Ok(place) => Place::Served(place.expect(OPEN)),
-            Err(_) => Place::TurnedAway(self.turned_away.clone().acquire_owned().await.expect(OPEN)),
+        if let Some(place) = self.free() {
+            return Place::Served(place);
         }
+        if !self.is_full.load(Ordering::Relaxed) {
+            match tokio::time::timeout(self.bounds.patience, self.served.clone().acquire_owned()).await {
+                Ok(place) => return Place::Served(place.expect(OPEN)),
+                Err(_) => self.is_full.store(true, Ordering::Relaxed),
+            }
+        }
+        Place::TurnedAway(self.turned_away.clone().acquire_owned().await.expect(OPEN))
+    }
+
+    /// A place, if there is one at once.
+    fn free(&self) -> Option<OwnedSemaphorePermit> {
+        let place = self.served.clone().try_acquire_owned().ok()?;
+        self.is_full.store(false, Ordering::Relaxed);
+        Some(place)
     }
 
     /// What the connection is told that has come, and within which bounds. A place may have become free before it came.
@@ -88,7 +108,7 @@ impl Places {
             Place::Served(place) => return (place, pages.clone(), self.bounds),
             Place::TurnedAway(turned_away) => turned_away,
         };
-        if let Ok(place) = self.served.clone().try_acquire_owned() {
+        if let Some(place) = self.free() {
             return (place, pages.clone(), self.bounds);
         }
         let count = self.bounds.connections;
@@ -191,6 +211,7 @@ pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 mod tests {
     use axum::http::HeaderValue;
     use axum::routing::get;
+    use futures::FutureExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
@@ -288,6 +309,19 @@ mod tests {
             }
         }
         server.abort();
+    }
+
+    /// Each had its own three seconds, so that the tenth heard of it after thirty.
+    #[tokio::test]
+    async fn once_patience_has_run_out_nobody_else_waits_until_a_place_was_free() {
+        let places = Places::new(Bounds { connections: 1, patience: Duration::from_millis(1), ..BRIEF });
+        let Place::Served(only) = places.next().await else { panic!("there is a place") };
+        assert!(matches!(places.next().await, Place::TurnedAway(_)));
+        assert!(matches!(places.next().now_or_never(), Some(Place::TurnedAway(_))), "at once");
+        drop(only);
+        let Some(Place::Served(only)) = places.next().now_or_never() else { panic!("there is a place again") };
+        assert!(places.next().now_or_never().is_none(), "and patience with it");
+        drop(only);
     }
 
     #[tokio::test]

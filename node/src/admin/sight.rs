@@ -151,8 +151,10 @@ fn worst_of<'a>(troubles: Vec<Trouble<'a>>) -> (Vec<Matter<'a>>, LeftOut) {
     let dropped = by_severity.split_off(all.len().min(TROUBLES_MAX));
     let critical = dropped.iter().filter(|place| all[**place].severity == Severity::Critical).count();
     let left_out = LeftOut { all: dropped.len(), critical };
-    let mut place = 0..;
-    all.retain(|_| place.next().is_none_or(|place| !dropped.contains(&place)));
+    let mut is_kept = vec![true; all.len()];
+    dropped.into_iter().for_each(|place| is_kept[place] = false);
+    let mut is_kept = is_kept.into_iter();
+    all.retain(|_| is_kept.next().unwrap_or(true));
     (all, left_out)
 }
 

@@ -306,10 +306,10 @@ enum Question {
 }
 
 impl Coordinator {
-    pub(crate) fn new(shard: &Shard, keys: ContextKeys, mut rng: StdRng) -> Coordinator {
+    pub(crate) fn new(shard: &Shard, now: Instant, keys: ContextKeys, mut rng: StdRng) -> Coordinator {
         let ids = RequestIds::new(Lane::Coordinator, rng.random());
-        let mut top = Top::new(shard.limits.top.clone());
-        top.handle_topology(shard.node, &shard.topology);
+        let mut top = Top::new(now, shard.limits.top.clone());
+        top.handle_topology(now, shard.node, &shard.topology);
         Coordinator {
             keys,
             rng,
@@ -336,8 +336,8 @@ impl Coordinator {
     }
 
     /// Other limits count from now on.
-    pub(crate) fn handle_limits(&mut self, shard: &Shard) {
-        self.top.handle_limits(&shard.limits.top);
+    pub(crate) fn handle_limits(&mut self, shard: &Shard, now: Instant) {
+        self.top.handle_limits(now, &shard.limits.top);
     }
 
     /// Which keys are hot, large, or have many siblings.
@@ -428,7 +428,7 @@ impl Coordinator {
     /// nothing of the owners of today. What it has had stamped is recognised by its write id, and is not stamped again. Who has been
     /// answered goes on as it was: late answers only count for repair.
     pub(crate) fn handle_configurations(&mut self, shard: &Shard, now: Now) {
-        self.top.handle_topology(shard.node, &shard.topology);
+        self.top.handle_topology(now.instant, shard.node, &shard.topology);
         for id in self.open_ids() {
             let Some(open) = self.requests.get_mut(&id).filter(|open| open.is_waited_for) else { continue };
             // Enough have acknowledged it.

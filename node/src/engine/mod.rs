@@ -135,7 +135,7 @@ impl<S: Store> Engine<S> {
         let pings = RequestIds::new(Lane::Reachability, rng.random());
         let handoff = Handoff::new(&shard.limits, StdRng::from_rng(&mut rng));
         let reconciler = Reconciler::new(&shard, &replica, now, StdRng::from_rng(&mut rng));
-        let coordinator = Coordinator::new(&shard, context_keys, rng);
+        let coordinator = Coordinator::new(&shard, now.instant, context_keys, rng);
         let mut engine = Engine {
             shard,
             reachability: Reachability::default(),
@@ -332,7 +332,7 @@ impl<S: Store> Engine<S> {
     pub fn handle_limits(&mut self, now: Now, limits: &Limits) {
         self.shard.limits.take_changeable(limits);
         self.reconciler.handle_limits(now, &self.shard.limits.aae);
-        self.coordinator.handle_limits(&self.shard);
+        self.coordinator.handle_limits(&self.shard, now.instant);
     }
 
     /// Other keys seal and open context tokens from now on.

@@ -247,7 +247,9 @@ impl Client {
         } else if let Some(response) = answer_of_shell(shared, &request) {
             self.answer(context, since, id, self.rights.shown(shared, response));
         } else if let Request::Top(command) = request {
-            shared.ask_for_top(ClientTag { connection: self.number, request: id }, command);
+            if !shared.ask_for_top(ClientTag { connection: self.number, request: id }, command) {
+                self.refuse_overloaded(context, since, id);
+            }
         } else if shared.refuses(&request) {
             self.answer(context, since, id, refused(Refusal::Stopping));
         } else {

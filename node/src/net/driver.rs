@@ -482,9 +482,10 @@ impl<S: Store> Driver<S> {
             }
             ShardMessage::Top(gathering) => {
                 let now = context.shared.clock.instant();
-                let told = self.engine.top(now, &gathering.command);
-                if let Some(response) = gathering.take(told, context.shared.shards.len()) {
-                    self.reply(gathering.to, response);
+                let told = self.engine.top(now, gathering.command());
+                if let Some((to, response)) = gathering.take(told, context.shared.shards.len()) {
+                    self.reply(to, response);
+                    context.shared.answered_top();
                 }
             }
             ShardMessage::Credentials => {

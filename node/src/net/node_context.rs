@@ -40,6 +40,7 @@ use super::refusal::RefusalLog;
 use super::settings::NodeSettings;
 use super::sync::SyncQueue;
 use super::tls::TlsIdentity;
+use super::top::Questions;
 use super::traces::Traces;
 use crate::conditions::{self, DiskRoom, Filling, Standings};
 use crate::config::Limits;
@@ -75,6 +76,8 @@ pub(crate) struct NodeContext {
     pub(crate) traces: Traces,
     pub(crate) sync: SyncQueue,
     pub(crate) shards: Vec<ShardHandle>,
+    /// Which keys are hot is gathered from them for one client after the other.
+    pub(crate) top_questions: Questions,
     pub(crate) incarnations: Incarnations,
     pub(crate) refusals: RefusalLog,
     pub(crate) audit: AuditLog,
@@ -136,6 +139,7 @@ impl NodeContext {
             clock,
             sync: SyncQueue::new(shards.len()),
             shards: shards.into_iter().map(ShardHandle::new).collect(),
+            top_questions: Questions::default(),
             incarnations: Incarnations::default(),
             refusals: RefusalLog::default(),
             traces: Traces::new(&name, net.traces_per_second, metrics.clone()),

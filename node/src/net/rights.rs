@@ -4,7 +4,7 @@
 //! |---|---|
 //! | reader | get, all that is known of a key, scan, topology, status, figures, hints, damaged records, how anti-entropy stands, how a drain stands, how members stand, what a plan would move |
 //! | writer | put, delete |
-//! | operator | orders to anti-entropy, draining, giving up a damaged record, putting back what a backup holds, changing members and buckets |
+//! | operator | orders to anti-entropy, draining, giving up a damaged record, putting back what a backup holds, changing members and buckets; which keys are hot |
 //!
 //! A role that is for some buckets only is none in the others. What concerns no bucket takes the role in any, but an order to the
 //! whole node takes it in all.
@@ -44,7 +44,7 @@ impl Rights {
         let (needed, grant) = (needed(request), self.grant(shared));
         let asker = Asker { who: &self.who, address: self.address };
         let Some(missing) = missing(shared, &grant, needed, request.bucket()) else {
-            if needed == Role::Operator {
+            if is_order(request) {
                 shared.audit.ordered(shared, asker, request);
             }
             return None;
@@ -102,6 +102,11 @@ fn missing(shared: &NodeContext, grant: &Grant, needed: Role, bucket: Option<Buc
     }
 }
 
+/// Whether it changes anything that is an operator's to change. Who watches which keys are hot asks every second, and gives no order.
+fn is_order(request: &Request) -> bool {
+    needed(request) == Role::Operator && !matches!(request, Request::Top(_))
+}
+
 /// What a request takes.
 fn needed(request: &Request) -> Role {
     match request {
@@ -144,5 +149,23 @@ pub(crate) fn grant(access: &Access, subject: &Subject) -> Grant {
         Holder::Node => Grant { role: Role::Operator, buckets: None },
         Holder::Client(role) => access.grant(&subject.name, role),
         Holder::Authority => Grant { role: Role::None, buckets: None },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use driftless_proto::top::TopCommand;
+
+    use super::*;
+
+    /// Five hundred lines of it in ten seconds left no room for those of orders.
+    #[test]
+    fn whoever_watches_which_keys_are_hot_gives_no_order() {
+        let top = Request::Top(TopCommand { bucket: None, most: 5 });
+        assert_eq!((needed(&top), is_order(&top)), (Role::Operator, false));
+        for order in [Request::Drain(DrainCommand::Begin), Request::Aae(AaeCommand::Pause)] {
+            assert!(is_order(&order), "{order:?}");
+        }
+        assert!(!is_order(&Request::Status));
     }
 }

@@ -75,6 +75,16 @@ impl Hot {
         self.keys.iter_mut().for_each(|counted| counted.name.forget());
     }
 
+    /// Forgets all, and keeps the memory for as much again; if there was nothing to forget, none is needed.
+    pub(super) fn begin_anew(&mut self) {
+        if self.is_empty() {
+            self.keys.free();
+        } else {
+            self.keys.clear();
+        }
+        self.requests = 0;
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.requests == 0
     }

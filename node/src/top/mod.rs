@@ -9,8 +9,8 @@
 //! that answers.
 //!
 //! Everything is bounded: [`BUCKETS_MAX`] buckets, and of each so many keys as [`KEYS_MAX`], [`SEEN_MAX`] and [`NAME_BYTES`] say. That is at most
-//! [`BUCKET_BYTES_MAX`] a bucket with names, 3.5 MiB a shard; what is not asked for takes nothing. No request allocates once a bucket is full, none makes
-//! another answer, and what is counted depends on what was asked and when, on nothing else.
+//! [`BUCKET_BYTES_MAX`] a bucket with names, 3.5 MiB a shard; what is not asked for takes nothing. No request allocates once a bucket is full, but for
+//! names that are new in a minute; none makes another answer, and what is counted depends on what was asked and when, on nothing else.
 //!
 //! *Hot* means now: counts are of two windows, the minute that runs and the whole one before it, which are joined like the answers of two
 //! nodes ([`driftless_proto::top`]). So what is shown is 1 to 2 minutes old at most, and counts stay whole numbers with their bounds.
@@ -41,8 +41,8 @@ use driftless_proto::top::NAME_BYTES;
 pub struct Top {
     limits: TopLimits,
     buckets: BTreeMap<BucketId, Bucket>,
-    /// When counting began.
-    since: Option<Instant>,
+    /// When counting began, whether anything was asked then or not.
+    since: Instant,
     /// The window that runs: so many whole ones have ended since the clock's zero, the same for all shards of a node.
     window: u64,
     /// Requests of buckets that there is no room for, in this window and in the one before.
@@ -61,8 +61,8 @@ struct Bucket {
 
 impl Top {
     /// Nothing was asked yet.
-    pub fn new(limits: TopLimits) -> Top {
-        Top { limits, buckets: BTreeMap::new(), since: None, window: 0, uncounted: [0; 2], shards: None }
+    pub fn new(now: Instant, limits: TopLimits) -> Top {
+        Top { limits, buckets: BTreeMap::new(), since: now, window: 0, uncounted: [0; 2], shards: None }
     }
 
     /// Whether it counts.
@@ -77,6 +77,7 @@ impl Top {
         }
         self.turn(now);
         let name = self.limits.keys.then_some(key);
+        self.make_room_for(bucket);
         match self.bucket(bucket) {
             Some(bucket) => bucket.hot[0].asked(token, is_read, name),
             None => self.uncounted[0] += 1,
@@ -101,19 +102,19 @@ impl Top {
 
     /// These are the buckets that there are. A node that becomes a member divides its keys anew: what a shard has counted until then may be
     /// another one's from now on, and shards are joined as if that never happened.
-    pub fn handle_topology(&mut self, me: NodeId, topology: &Topology) {
+    pub fn handle_topology(&mut self, now: Instant, me: NodeId, topology: &Topology) {
         let shards = topology.ring().member(me).map(|member| member.shards);
         if shards != self.shards {
             self.shards = shards;
-            self.forget();
+            self.forget(now);
         }
         self.buckets.retain(|bucket, _| topology.bucket(*bucket).is_some());
     }
 
     /// Whoever does not watch any more forgets what was counted, and whoever shows no names any more forgets these.
-    pub fn handle_limits(&mut self, limits: &TopLimits) {
-        if !limits.watch {
-            self.forget();
+    pub fn handle_limits(&mut self, now: Instant, limits: &TopLimits) {
+        if limits.watch != self.limits.watch {
+            self.forget(now);
         }
         if !limits.keys {
             for Bucket { hot, large, siblings } in self.buckets.values_mut() {
@@ -142,15 +143,29 @@ impl Top {
         }
     }
 
-    fn forget(&mut self) {
-        (self.buckets, self.since, self.uncounted) = (BTreeMap::new(), None, [0; 2]);
+    fn forget(&mut self, now: Instant) {
+        (self.buckets, self.since, self.uncounted) = (BTreeMap::new(), now, [0; 2]);
     }
 
     /// How long the two windows have lasted.
     fn span_ms(&self, now: Instant) -> u64 {
+        if !self.limits.watch {
+            return 0;
+        }
         let begun = Instant::default() + WINDOW * u32::try_from(self.window.saturating_sub(1)).unwrap_or(u32::MAX);
-        let since = self.since.unwrap_or(now).max(begun);
+        let since = self.since.max(begun);
         u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// A bucket that was asked for nothing in either window leaves its place to one that is: what it is kept for is how large its keys were.
+    fn make_room_for(&mut self, id: BucketId) {
+        if self.buckets.len() < BUCKETS_MAX || self.buckets.contains_key(&id) {
+            return;
+        }
+        let is_quiet = |(id, bucket): (&BucketId, &Bucket)| bucket.hot.iter().all(Hot::is_empty).then_some(*id);
+        if let Some(quiet) = self.buckets.iter().find_map(is_quiet) {
+            self.buckets.remove(&quiet);
+        }
     }
 
     fn bucket(&mut self, id: BucketId) -> Option<&mut Bucket> {
@@ -164,13 +179,12 @@ impl Top {
 
     /// Ends windows whose time is over. Buckets of which nothing is left make room for others.
     fn turn(&mut self, now: Instant) {
-        self.since.get_or_insert(now);
         let window = u64::try_from(now.since(Instant::default()).as_micros() / WINDOW.as_micros()).unwrap_or(u64::MAX);
         for _ in 0..window.saturating_sub(self.window).min(2) {
             self.uncounted = [0, self.uncounted[0]];
             for bucket in self.buckets.values_mut() {
-                let [current, before] = &mut bucket.hot;
-                *before = std::mem::replace(current, Hot::new(KEYS_MAX));
+                bucket.hot.swap(0, 1);
+                bucket.hot[0].begin_anew();
                 bucket.large.age(now);
                 bucket.siblings.age(now);
             }
@@ -215,6 +229,8 @@ fn nothing(bucket: BucketId) -> BucketTop {
 
 /// What *now* means: long enough that a key with some requests a second stands out, short enough that whoever looks sees a flood begin.
 pub const WINDOW: Duration = Duration::from_secs(60);
+
+const _: () = assert!(2 * WINDOW.as_millis() == top::SPAN_MAX_MS as u128, "whoever joins answers goes by it");
 
 /// Of one shard. Clusters have a handful of buckets; whoever makes thousands of them is not shown the keys of all.
 pub const BUCKETS_MAX: usize = 32;

@@ -115,6 +115,18 @@ impl<T> Ranked<T> {
         }
     }
 
+    /// Every key goes, and the memory stays.
+    pub(super) fn clear(&mut self) {
+        self.slots.clear();
+        self.places.clear();
+        self.heap.clear();
+    }
+
+    /// Every key goes, and the memory with them.
+    pub(super) fn free(&mut self) {
+        *self = Ranked::new(self.most);
+    }
+
     /// In no order that means anything, but always in the same.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Token, u64, &T)> {
         self.slots.iter().map(|slot| (slot.token, slot.number, &slot.kept))

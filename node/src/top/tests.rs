@@ -15,7 +15,7 @@ fn at(seconds: u64) -> Instant {
 }
 
 fn top(watch: bool, keys: bool) -> Top {
-    Top::new(TopLimits { watch, keys })
+    Top::new(at(0), TopLimits { watch, keys })
 }
 
 /// Values of these lengths.
@@ -39,7 +39,7 @@ fn reads_and_writes_are_counted_apart_and_the_hottest_comes_first() {
     }
     let told = top.told(at(6), &ALL);
     assert_eq!(hot(&told), [(2, 1, 2), (1, 1, 0), (3, 1, 0)]);
-    assert_eq!((told.span_ms, told.buckets[0].requests, told.buckets[0].floor), (5_000, 5, 0));
+    assert_eq!((told.span_ms, told.buckets[0].requests, told.buckets[0].floor), (6_000, 5, 0));
     let first = top.told(at(6), &TopCommand { bucket: Some(BUCKET), most: 1 });
     assert_eq!((hot(&first), first.buckets[0].floor), (vec![(2, 1, 2)], 1));
     assert_eq!(top.told(at(6), &TopCommand { bucket: Some(BucketId(9)), most: 1 }).buckets, []);
@@ -51,9 +51,9 @@ fn what_was_asked_two_minutes_ago_is_not_hot_any_more() {
     top.asked(at(130), BUCKET, Token(1), true, b"k");
     top.asked(at(190), BUCKET, Token(2), true, b"k");
     let told = top.told(at(200), &ALL);
-    assert_eq!((hot(&told), told.span_ms), (vec![(1, 1, 0), (2, 1, 0)], 70_000), "this window, and the one before");
+    assert_eq!((hot(&told), told.span_ms), (vec![(1, 1, 0), (2, 1, 0)], 80_000), "this window, and the one before");
     let told = top.told(at(239), &ALL);
-    assert_eq!(told.span_ms, 109_000);
+    assert_eq!(told.span_ms, 119_000);
     let told = top.told(at(240), &ALL);
     assert_eq!((hot(&told), told.span_ms), (vec![(2, 1, 0)], 60_000), "the older one is over");
     assert_eq!(top.told(at(900), &ALL).buckets, [], "nothing is left of the bucket");
@@ -100,12 +100,12 @@ fn names_are_kept_only_where_that_is_wanted_and_long_ones_are_cut() {
     top.asked(at(1), BUCKET, Token(1), true, b"cart");
     top.asked(at(1), BUCKET, Token(1), true, b"cart");
     assert_eq!(names(&mut top), [(None, false)]);
-    top.handle_limits(&TopLimits { watch: true, keys: true });
+    top.handle_limits(at(1), &TopLimits { watch: true, keys: true });
     assert_eq!(names(&mut top), [(None, false)], "it was not kept before");
     top.asked(at(2), BUCKET, Token(1), true, b"cart");
     top.asked(at(2), BUCKET, Token(2), true, &long);
     assert_eq!(names(&mut top), [(Some(4), false), (Some(NAME_BYTES), true)]);
-    top.handle_limits(&TopLimits { watch: true, keys: false });
+    top.handle_limits(at(101), &TopLimits { watch: true, keys: false });
     assert_eq!(names(&mut top), [(None, false), (None, false)], "they are forgotten, counts are not");
 }
 
@@ -116,11 +116,11 @@ fn whoever_does_not_watch_counts_nothing_and_forgets() {
     top.saw(at(1), BUCKET, Token(1), &state(&[9]), b"k");
     let told = top.told(at(2), &ALL);
     assert_eq!((told.watches, told.buckets.len()), (false, 0));
-    top.handle_limits(&TopLimits { watch: true, keys: true });
+    top.handle_limits(at(90), &TopLimits { watch: true, keys: true });
     top.asked(at(100), BUCKET, Token(1), true, b"k");
     let told = top.told(at(101), &ALL);
-    assert_eq!((told.watches, told.buckets.len(), told.span_ms), (true, 1, 1_000));
-    top.handle_limits(&TopLimits { watch: false, keys: true });
+    assert_eq!((told.watches, told.buckets.len(), told.span_ms), (true, 1, 11_000), "it began with the switch");
+    top.handle_limits(at(101), &TopLimits { watch: false, keys: true });
     assert_eq!(top.told(at(102), &ALL).buckets, []);
 }
 
@@ -135,11 +135,48 @@ fn buckets_beyond_the_bound_are_said_not_to_be_counted_until_there_is_room() {
     assert_eq!((told.buckets.len(), told.uncounted), (BUCKETS_MAX, 3));
     // Of one that is deleted nothing is left.
     let kept = TopologyBuilder::of(["a", "b", "c"]).bucket(bucket(5, "carts", 3)).build();
-    top.handle_topology(NodeId(9), &kept);
+    top.handle_topology(at(2), NodeId(9), &kept);
     let told = top.told(at(2), &ALL);
     assert_eq!(told.buckets.iter().map(|bucket| bucket.bucket.0).collect::<Vec<_>>(), [0, 5]);
     top.asked(at(3), BucketId(70), Token(1), true, b"k");
     assert_eq!(top.told(at(3), &ALL).buckets.len(), 3, "there is room again");
+}
+
+/// What was large in one of them an hour ago kept others from being counted at all.
+#[test]
+fn a_bucket_that_is_asked_nothing_any_more_leaves_its_place_to_one_that_is() {
+    let mut top = top(true, false);
+    for bucket in 0..BUCKETS_MAX as u32 {
+        top.asked(at(1), BucketId(bucket), Token(1), true, b"k");
+        top.saw(at(1), BucketId(bucket), Token(1), &state(&[5]), b"k");
+    }
+    top.asked(at(70), BucketId(0), Token(1), true, b"k");
+    top.asked(at(119), BucketId(99), Token(1), true, b"k");
+    let told = top.told(at(119), &ALL);
+    assert_eq!((told.buckets.len(), told.uncounted), (BUCKETS_MAX, 1), "they were asked a minute ago");
+    top.asked(at(121), BucketId(99), Token(1), true, b"k");
+    let told = top.told(at(121), &ALL);
+    let asked: Vec<u32> = told.buckets.iter().filter(|one| one.requests > 0).map(|one| one.bucket.0).collect();
+    assert_eq!((asked, told.buckets.len()), (vec![0, 99], BUCKETS_MAX));
+}
+
+/// All buckets at once, in the middle of a request.
+#[test]
+fn a_new_minute_allocates_nothing_and_who_is_quiet_gives_memory_back() {
+    let mut top = top(true, false);
+    for number in 0..2_000_u64 {
+        let token = Token(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let now = at(if number < 1_000 { 1 } else { 61 });
+        top.asked(now, BUCKET, token, true, b"k");
+        top.saw(now, BUCKET, token, &state(&[9]), b"k");
+    }
+    let full = top.buckets[&BUCKET].bytes();
+    top.asked(at(121), BUCKET, Token(1), true, b"k");
+    assert_eq!(top.buckets[&BUCKET].bytes(), full);
+    assert_eq!(top.told(at(121), &ALL).buckets[0].requests, 1_001, "and what has ended is forgotten");
+    top.told(at(400), &ALL);
+    top.told(at(600), &ALL);
+    assert!(top.buckets[&BUCKET].bytes() < full / 4);
 }
 
 /// Its keys are divided among its shards only from then on.
@@ -149,10 +186,10 @@ fn a_node_that_becomes_a_member_begins_to_count_anew() {
     let me = topology.ring().members()[0].id;
     let mut top = top(true, false);
     top.asked(at(1), BucketId::DEFAULT, Token(1), true, b"k");
-    top.handle_topology(me, &topology);
+    top.handle_topology(at(2), me, &topology);
     assert_eq!(top.told(at(2), &ALL).buckets, []);
     top.asked(at(2), BucketId::DEFAULT, Token(1), true, b"k");
-    top.handle_topology(me, &topology);
+    top.handle_topology(at(2), me, &topology);
     assert_eq!(top.told(at(2), &ALL).buckets.len(), 1, "another version that changes nothing of that");
 }
 

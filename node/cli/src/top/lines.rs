@@ -75,27 +75,28 @@ impl By {
 
 /// The first of all buckets, or of one.
 pub(crate) fn lines(top: &Top, topology: &Topology, by: By, only: Option<BucketId>, most: usize) -> Vec<Line> {
-    let mut ranked: Vec<(u64, Line)> = Vec::new();
+    // Ranked first: a line looks up partition and owners, and most keys get none.
+    let mut ranked = Vec::new();
     for part in top.buckets.iter().filter(|part| only.is_none_or(|only| only == part.bucket)) {
         // One that was deleted meanwhile has no keys any more.
         let Some(bucket) = topology.bucket(part.bucket) else { continue };
-        let asked_of = |key: &TopKey| part.hot.iter().find(|hot| hot.key.token == key.token);
-        let line =
-            |key: &TopKey, asked: Option<&HotKey>, seen| Line::new(topology, bucket, key, top.span_ms, asked, seen);
         let BucketTop { hot, large, siblings, .. } = part;
         match by {
-            By::Hot => ranked.extend(hot.iter().map(|hot| (hot.count(), line(&hot.key, Some(hot), hot.seen)))),
-            By::Large => ranked
-                .extend(large.iter().map(|key| (key.seen.bytes, line(&key.key, asked_of(&key.key), Some(key.seen))))),
-            By::Siblings => ranked.extend(
-                siblings
-                    .iter()
-                    .map(|key| (key.seen.siblings.into(), line(&key.key, asked_of(&key.key), Some(key.seen)))),
-            ),
+            By::Hot => ranked.extend(hot.iter().map(|hot| (hot.count(), bucket, part, &hot.key, hot.seen))),
+            By::Large => {
+                ranked.extend(large.iter().map(|key| (key.seen.bytes, bucket, part, &key.key, Some(key.seen))));
+            }
+            By::Siblings => ranked
+                .extend(siblings.iter().map(|key| (key.seen.siblings.into(), bucket, part, &key.key, Some(key.seen)))),
         }
     }
-    ranked.sort_by_key(|(measure, _)| Reverse(*measure));
-    ranked.into_iter().take(most).map(|(_, line)| line).collect()
+    ranked.sort_by_key(|(measure, ..)| Reverse(*measure));
+    ranked.truncate(most);
+    let line = |(_, bucket, part, key, seen): (u64, &BucketDefinition, &BucketTop, &TopKey, Option<Seen>)| {
+        let asked = part.hot.iter().find(|hot| hot.key.token == key.token);
+        Line::new(topology, bucket, key, top.span_ms, asked, seen)
+    };
+    ranked.into_iter().map(line).collect()
 }
 
 impl Line {

@@ -23,7 +23,7 @@ struct Stage {
     address: SocketAddr,
     /// What is sent to all that watch, and to whoever comes next.
     shown: watch::Sender<Vec<(&'static str, String)>>,
-    /// What those are told that may not watch.
+    /// What those are told that may not watch, and those that do see no more.
     refusal: Arc<Mutex<Option<&'static str>>>,
     streams: Arc<AtomicUsize>,
     _runtime: tokio::runtime::Runtime,
@@ -36,15 +36,21 @@ impl Stage {
         let (sender, refused, count): (_, Arc<Mutex<Option<&'static str>>>, Arc<AtomicUsize>) =
             (shown.clone(), Arc::clone(&refusal), Arc::clone(&streams));
         let events = move |Extension(pulse): Extension<Arc<Pulse>>| {
-            let (receiver, refused, count) = (sender.subscribe(), *refused.lock().unwrap(), count.clone());
+            let (receiver, again, count) = (sender.subscribe(), refused.clone(), count.clone());
             async move {
+                let refused = *again.lock().unwrap();
                 match refused {
                     Some(text) => (StatusCode::SERVICE_UNAVAILABLE, text).into_response(),
-                    None => stream(receiver, count, pulse),
+                    None => stream(receiver, again, count, pulse),
                 }
             }
         };
-        let router = Router::new().route("/", get(super::page)).route("/events", get(events));
+        let router = Router::new();
+        // As itself, and as behind a proxy that has several nodes.
+        let router = ["", "/n2"].into_iter().fold(router, |router, path| {
+            let events = get(events.clone());
+            router.route(&format!("{path}/"), get(super::page)).route(&format!("{path}/events"), events)
+        });
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         runtime.spawn(async move { serve("n1", &listener, router, Bounds::USUAL).await });
@@ -79,6 +85,7 @@ impl Stage {
 /// Sends what is shown, again and again as a node does.
 fn stream(
     receiver: watch::Receiver<Vec<(&'static str, String)>>,
+    refusal: Arc<Mutex<Option<&'static str>>>,
     count: Arc<AtomicUsize>,
     pulse: Arc<Pulse>,
 ) -> Response {
@@ -89,9 +96,12 @@ fn stream(
         }
     }
     count.fetch_add(1, Ordering::SeqCst);
-    let begin = (receiver, Vec::new(), Open(count), pulse);
-    let events = futures::stream::unfold(begin, |(mut receiver, mut left, open, pulse)| async move {
+    let begin = (receiver, Vec::new(), Open(count), pulse, refusal);
+    let events = futures::stream::unfold(begin, |(mut receiver, mut left, open, pulse, refusal)| async move {
         pulse.beat();
+        if refusal.lock().unwrap().is_some() {
+            return None;
+        }
         if left.is_empty() {
             let _ = tokio::time::timeout(Duration::from_millis(200), receiver.changed()).await;
             left = receiver.borrow_and_update().clone();
@@ -101,7 +111,7 @@ fn stream(
             Some((kind, text)) => Event::default().event(kind).data(text),
             None => Event::default().comment("nothing"),
         };
-        Some((Ok::<_, Infallible>(event), (receiver, left, open, pulse)))
+        Some((Ok::<_, Infallible>(event), (receiver, left, open, pulse, refusal)))
     });
     Sse::new(events).into_response()
 }
@@ -345,6 +355,84 @@ fn ten_pages_of_one_browser_are_fed_by_one_stream_and_another_takes_over() {
     shown.eventually("!document.body.classList.contains('stale')");
     assert_eq!(stage.streams.load(Ordering::SeqCst), 1);
     assert_eq!(shown.0.complaints(), &[] as &[String]);
+}
+
+/// What pages of the browser pass on to each other, with a channel of the test's own.
+const OVERHEAR: &str = "window.passed = []; \
+    window.other = new BroadcastChannel(`driftless ${document.documentElement.dataset.page} ${location.pathname}`); \
+    window.other.onmessage = ({ data }) => window.passed.push(data);";
+
+/// It was shown as live for as long as nobody had told it otherwise.
+#[test]
+fn a_page_that_is_opened_while_the_stream_is_lost_hears_how_old_all_is_and_that_it_is_lost() {
+    let stage = Stage::open();
+    let Some(mut shown) = stage.shows(&sight()) else { return };
+    shown.eventually_says("h1", "All is well");
+    *stage.refusal.lock().unwrap() = Some("8 watch already, and more may not\n");
+    shown.eventually_says("#broken", "n1 refuses");
+    let before = shown.0.evaluate("Date.now()").as_f64().unwrap();
+    shown.0.evaluate(OVERHEAR);
+    shown.0.evaluate("window.other.postMessage({ kind: 'ask', text: '' })");
+    shown.eventually("window.passed.some(({ kind }) => kind === 'lost')");
+    let passed = shown.0.evaluate("window.passed");
+    let kinds: Vec<_> = passed.as_array().unwrap().iter().filter_map(|one| one["kind"].as_str()).collect();
+    assert_eq!(kinds[..3], ["ring", "cluster", "lost"], "{passed}");
+    assert!(passed[1]["at"].as_f64().unwrap() < before && passed[2]["text"].as_str().unwrap().contains("refuses"));
+}
+
+#[test]
+fn what_is_passed_on_late_is_not_shown() {
+    let stage = Stage::open();
+    let Some(mut shown) = stage.shows(&sight()) else { return };
+    shown.eventually_says("h1", "All is well");
+    shown.0.open_another(&stage.url());
+    shown.eventually_says("h1", "All is well");
+    shown.listen();
+    shown.0.evaluate(OVERHEAR);
+    let old = troubled("the clock is off", &["n1"], 1000).to_string();
+    let old = json!({ "kind": "cluster", "text": old, "at": 1000 });
+    shown.0.evaluate(&format!("window.other.postMessage({old})"));
+    stage.send(&troubled("the disk fills up", &["n1"], 1000));
+    shown.eventually_says("h1", "the disk fills up");
+    let heard = shown.heard();
+    assert!(!heard.iter().any(|text| text.contains("the clock is off")), "{heard:?}");
+}
+
+/// Asking again without end kept a core of the browser.
+#[test]
+fn where_the_browser_keeps_nothing_for_the_page_it_has_a_stream_of_its_own() {
+    let stage = Stage::open();
+    let Some(mut shown) = stage.shows(&sight()) else { return };
+    let denies = "Promise.reject(new DOMException('denied', 'SecurityError'))";
+    let no_locks =
+        format!("window.asked = 0; navigator.locks.request = () => {{ window.asked += 1; return {denies}; }};");
+    let nothing = "const deny = () => { throw new DOMException('denied', 'SecurityError'); }; \
+        window.BroadcastChannel = deny; Object.defineProperty(window, 'sessionStorage', { get: deny });";
+    let mut newer = sight();
+    newer["page"] = json!("another");
+    for (number, source) in [no_locks.as_str(), nothing].into_iter().enumerate() {
+        stage.send(&sight());
+        shown.0.ask("Page.addScriptToEvaluateOnNewDocument", json!({ "source": source }));
+        shown.0.evaluate("window.isBefore = true");
+        shown.0.ask("Page.reload", json!({}));
+        shown.eventually("window.isBefore !== true && document.getElementById('ring-count') !== null");
+        shown.eventually_says("h1", "All is well");
+        let asked = if number == 0 { 1 } else { 0 };
+        assert_eq!(shown.0.evaluate("window.asked"), json!(asked));
+        stage.send(&newer);
+        shown.eventually_says("#broken", "runs another release than this page is of: load the page again.");
+    }
+}
+
+/// On one origin, behind a proxy, are several nodes.
+#[test]
+fn pages_of_another_path_are_of_another_node() {
+    let stage = Stage::open();
+    let Some(mut shown) = stage.shows(&sight()) else { return };
+    shown.eventually_says("h1", "All is well");
+    shown.0.open_another(&format!("{}n2/", stage.url()));
+    shown.eventually_says("h1", "All is well");
+    assert_eq!(stage.streams.load(Ordering::SeqCst), 2);
 }
 
 #[test]

@@ -10,15 +10,26 @@
 const PAGE = document.documentElement.dataset.page;
 const SILENT_MS = 5000, DEAD_MS = 15000, AGAIN_MS = 5000, HIDDEN_MS = 30000;
 
-/** `at` is when the last sight came, `since` since when one is waited for, `heard` when any page passed on anything, `why` what is known of why
- * none comes. */
+/** `at` is when the last sight came from the node, `since` since when one is waited for, `heard` when any page passed on anything, `why` what is
+ * known of why none comes, `latest` what has come and when. */
 const stream = { source: null, leave: null, at: 0, since: 0, heard: 0, why: "", speaker: "this node", latest: {}, reconnect: 0, hidden: 0 };
 
-// Pages of another release may pass on other things. Without locks, as on a page that came over HTTP from another machine, each has a stream.
-const channel = navigator.locks && "BroadcastChannel" in window ? new BroadcastChannel(`driftless ${PAGE}`) : null;
+// Pages of another release may pass on other things, and those of another path, behind a proxy, are of another node.
+const NAME = `driftless ${PAGE} ${location.pathname}`;
 
-function pass(kind, text) {
-  channel?.postMessage({ kind, text });
+let channel = openChannel();
+
+/** Without locks, as on a page that came over HTTP from another machine, or where the browser keeps nothing for a page, each has a stream. */
+function openChannel() {
+  try {
+    return navigator.locks ? new BroadcastChannel(NAME) : null;
+  } catch {
+    return null;
+  }
+}
+
+function pass(kind, text, at) {
+  channel?.postMessage({ kind, text, at });
 }
 
 function watch(steal) {
@@ -31,24 +42,29 @@ function watch(steal) {
   }
   const over = new AbortController();
   const leave = () => over.abort();
+  let mine = leave;
   const held = () => new Promise((resolve) => {
     if (stream.leave !== leave) {
       resolve();
       return;
     }
-    stream.leave = () => {
+    mine = stream.leave = () => {
       disconnect();
       resolve();
     };
     connect();
   });
   stream.leave = leave;
-  const asked = navigator.locks.request(`driftless ${PAGE}`, steal ? { steal } : { signal: over.signal }, held);
-  // Given up by this page, or taken by one that heard nothing from it.
-  asked.catch(() => {
-    if (over.signal.aborted) return;
+  const asked = navigator.locks.request(NAME, steal ? { steal } : { signal: over.signal }, held);
+  // Given up by this page, which may have asked again since; or taken by one that heard nothing from it; or this browser gives no locks.
+  asked.catch(({ name }) => {
+    if (stream.leave !== mine) return;
     disconnect();
     stream.leave = null;
+    if (name !== "AbortError") {
+      channel?.close();
+      channel = null;
+    }
     watch(false);
   });
   pass("ask", "");
@@ -66,9 +82,10 @@ function connect() {
   const source = stream.source = new EventSource("events");
   for (const kind of ["ring", "cluster"]) {
     source.addEventListener(kind, ({ data }) => {
-      stream.latest[kind] = data;
-      pass(kind, data);
-      take(kind, data);
+      const at = Date.now();
+      stream.latest[kind] = { text: data, at };
+      pass(kind, data, at);
+      take(kind, data, at);
     });
   }
   source.addEventListener("error", async () => {
@@ -99,21 +116,30 @@ async function refusal() {
   return "";
 }
 
-channel?.addEventListener("message", ({ data: { kind, text } }) => {
+channel?.addEventListener("message", ({ data: { kind, text, at } }) => {
   stream.heard = Date.now();
   if (kind === "ask") {
-    if (stream.source !== null) for (const [kind, text] of Object.entries(stream.latest)) pass(kind, text);
+    if (stream.source === null) return;
+    for (const [kind, { text, at }] of Object.entries(stream.latest)) pass(kind, text, at);
+    if (document.body.classList.contains("stale")) pass("lost", stream.why);
   } else if (stream.leave === null || stream.source !== null) {
     return;
   } else if (kind === "lost") {
     lose(text);
-  } else {
-    take(kind, text);
+  } else if (isNew(kind, at)) {
+    stream.latest[kind] = { text, at };
+    take(kind, text, at);
   }
 });
 
-/** What has come, from wherever. */
-function take(kind, text) {
+/** Whether what was passed on is newer than what is here; what seems to be from the future is from before a clock was set back. */
+function isNew(kind, at) {
+  const before = stream.latest[kind]?.at ?? 0;
+  return at > before || before > Date.now();
+}
+
+/** What has come from the node at that time, through whichever page. */
+function take(kind, text, at) {
   try {
     const content = JSON.parse(text);
     if (kind === "ring") {
@@ -122,8 +148,8 @@ function take(kind, text) {
       becomeAnother(content.page);
     } else {
       show(content);
-      [stream.at, stream.why, stream.speaker] = [Date.now(), "", content.speaker];
-      live();
+      [stream.at, stream.why, stream.speaker] = [at, "", content.speaker];
+      if (Date.now() - at <= SILENT_MS) live();
     }
   } catch (error) {
     reportError(error);
@@ -133,9 +159,12 @@ function take(kind, text) {
 
 /** The node has become another release since this page was loaded. If the page is the same after it was loaded again, that is said. */
 function becomeAnother(page) {
-  const key = "driftless: loaded again for", isTried = sessionStorage.getItem(key) === String(page);
-  sessionStorage.setItem(key, String(page));
-  if (!isTried) location.reload();
+  const key = "driftless: loaded again for";
+  try {
+    const isTried = sessionStorage.getItem(key) === String(page);
+    sessionStorage.setItem(key, String(page));
+    if (!isTried) location.reload();
+  } catch { /* Without a memory it would be loaded again for ever. */ }
   lose(`${stream.speaker} runs another release than this page is of: load the page again.`);
 }
 
@@ -166,13 +195,13 @@ function look() {
   if (document.hidden) return;
   const now = Date.now(), waits = now - Math.max(stream.at, stream.since);
   const isLive = stream.at > 0 && now - stream.at <= SILENT_MS;
-  const isNew = stream.at === 0 && waits <= SILENT_MS;
+  const isYoung = stream.at === 0 && waits <= SILENT_MS;
   if (stream.why) complain(stream.why);
-  else if (!isLive && !isNew && waits <= SILENT_MS) complain(`this page was out of sight, and asks ${stream.speaker} again …`);
-  else if (!isLive && !isNew) lose("");
+  else if (!isLive && !isYoung && waits <= SILENT_MS) complain(`this page was out of sight, and asks ${stream.speaker} again …`);
+  else if (!isLive && !isYoung) lose("");
   if (stream.source !== null) {
     // Those that wait for what this page passes on hear that it is there.
-    if (!isLive && !isNew) pass("lost", stream.why);
+    if (!isLive && !isYoung) pass("lost", stream.why);
     if (waits > DEAD_MS && stream.source.readyState === EventSource.OPEN) connect();
   } else if (channel !== null && now - stream.heard > DEAD_MS) {
     unwatch();

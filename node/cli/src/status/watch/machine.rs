@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use driftless_client::{ClusterState, Figures, Moving, NodeStatus, Severity};
+use driftless_client::{ClusterState, Figures, Moving, NodeStatus, Severity, Top};
 use driftless_node::conditions::verdict::{self, Answer, Trouble, Verdict};
 use driftless_proto::{BucketId, Topology};
 use driftless_ring::Member;
@@ -31,6 +31,8 @@ pub(super) struct Watch {
     pub(super) news: News,
     /// What nodes have said of keys, while these are looked at.
     keys: BTreeMap<String, top::Said>,
+    /// All that as one, put together when an answer comes and not whenever it is drawn.
+    top: Top,
     pub(super) view: View,
     end: Option<End>,
 }
@@ -115,6 +117,7 @@ impl Watch {
             load: Load::default(),
             news: News::default(),
             keys: BTreeMap::new(),
+            top: Top::default(),
             view: View {
                 panel: Panel::ALL[0],
                 scrolled: Default::default(),
@@ -152,6 +155,7 @@ impl Watch {
         for gone in &before {
             self.load.forget(&gone.member.name);
             self.keys.remove(&gone.member.name);
+            self.top = top::joined(self.keys.values());
         }
         self.nodes = nodes;
         self.topology = Some(Arc::clone(topology));
@@ -176,6 +180,7 @@ impl Watch {
     pub(super) fn handle_keys(&mut self, name: &str, said: top::Said) {
         if self.asks_for_keys() && self.nodes.iter().any(|node| node.member.name == name) {
             self.keys.insert(name.to_owned(), said);
+            self.top = top::joined(self.keys.values());
         }
     }
 
@@ -254,6 +259,7 @@ impl Watch {
         // What is not looked at is not asked for, and soon not true any more.
         if panel != Panel::Keys {
             self.keys.clear();
+            self.top = Top::default();
         }
     }
 
@@ -305,6 +311,11 @@ impl Watch {
     /// Whether they are to be asked for keys as well: only while these are looked at.
     pub(super) fn asks_for_keys(&self) -> bool {
         self.asks() && self.view.panel == Panel::Keys
+    }
+
+    /// What all of them have said of keys, as one.
+    pub(super) fn top(&self) -> &Top {
+        &self.top
     }
 
     /// What nodes have said of keys, and who has not said anything yet.

@@ -28,9 +28,9 @@ pub(super) fn content(watch: &Watch, space: Space) -> Content {
     {
         return Content::sentence(why, space);
     }
-    let top = top::joined(said.values());
+    let top = watch.top();
     let (by, bucket) = (watch.view.by, watch.view.bucket.and_then(|id| topology.bucket(id)));
-    let lines = lines(&top, topology, by, bucket.map(|bucket| bucket.id), LINES_MAX);
+    let lines = lines(top, topology, by, bucket.map(|bucket| bucket.id), LINES_MAX);
     let mut table = Table::new(COLUMNS);
     for line in &lines {
         table.push(vec![
@@ -58,11 +58,11 @@ pub(super) fn content(watch: &Watch, space: Space) -> Content {
     head.append(&mut content.head);
     content.head = head;
     if top.watches {
-        let sentence = if lines.is_empty() { by.nothing().to_owned() } else { by.sentence(&top) };
+        let sentence = if lines.is_empty() { by.nothing().to_owned() } else { by.sentence(top) };
         content.body.extend(wrapped(&sentence, space.width, 0, quiet));
     }
     let answers = said.iter().map(|(name, said)| (name.as_str(), said));
-    for remark in top::remarks(answers, &top) {
+    for remark in top::remarks(answers, top) {
         content.body.extend(wrapped(&remark, space.width, 0, quiet));
     }
     content
