@@ -250,16 +250,15 @@ mod tests {
     fn a_span_is_entered_at_each_poll_if_somebody_looks_and_never_otherwise() {
         for (looks, expected) in [(true, 2), (false, 0)] {
             let entered = Arc::new(AtomicUsize::new(0));
-            let answer = tracing::subscriber::with_default(Counting { looks, entered: Arc::clone(&entered) }, || {
-                let mut polls = 0;
-                let twice = poll_fn(|context| {
-                    polls += 1;
-                    context.waker().wake_by_ref();
-                    if polls == 2 { Poll::Ready("done") } else { Poll::Pending }
-                });
-                let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be made");
-                runtime.block_on(within(&tracing::debug_span!("request"), pin!(twice)))
+            let _looking = driftless_testkit::looking::look(Counting { looks, entered: Arc::clone(&entered) });
+            let mut polls = 0;
+            let twice = poll_fn(|context| {
+                polls += 1;
+                context.waker().wake_by_ref();
+                if polls == 2 { Poll::Ready("done") } else { Poll::Pending }
             });
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be made");
+            let answer = runtime.block_on(within(&tracing::debug_span!("request"), pin!(twice)));
             assert_eq!((answer, entered.load(Ordering::Relaxed)), ("done", expected), "looks: {looks}");
         }
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use driftless_client::{NoRetry, Refusal, TraceContext};
 use driftless_proto::client::Request;
+use driftless_testkit::looking::look;
 use fake::{Cluster, Received};
 use tracing::Subscriber;
 use tracing::field::{Field, Visit};
@@ -82,7 +83,7 @@ fn given() -> TraceContext {
 #[tokio::test]
 async fn a_request_and_each_of_its_attempts_are_spans_that_say_where_it_went_and_how_it_ended() {
     let seen = Seen::default();
-    let _looking = tracing::subscriber::set_default(tracing_subscriber::registry().with(seen.clone()));
+    let _looking = look(tracing_subscriber::registry().with(seen.clone()));
     let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
     let client = cluster.connect().await;
     let bucket = client.bucket("default");
@@ -154,7 +155,7 @@ mod otel {
         let exporter = InMemorySpanExporter::default();
         let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-        let _recording = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+        let _recording = look(tracing_subscriber::registry().with(layer));
         let mut cluster = Cluster::start(&["ada"]);
         let client = cluster.connect().await;
         let bucket = client.bucket("default");

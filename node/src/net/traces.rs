@@ -445,7 +445,7 @@ mod tests {
     fn logging(log: &Log) -> tracing::subscriber::DefaultGuard {
         let log = log.clone();
         let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone());
-        tracing::subscriber::set_default(lines.finish())
+        driftless_testkit::looking::look(lines.finish())
     }
 
     fn traces(per_second: u32) -> Traces {
@@ -529,7 +529,7 @@ mod tests {
 
     #[test]
     fn nothing_is_recorded_that_nobody_looks_at_and_none_of_it_is_left_out() {
-        let _nobody = tracing::subscriber::set_default(tracing::subscriber::NoSubscriber::default());
+        let _nobody = driftless_testkit::looking::look(tracing::subscriber::NoSubscriber::default());
         let traces = traces(2);
         for _ in 0..9 {
             assert!(traces.begin(&begun(Role::Coordinator, "get", None, SECOND)).is_none());

@@ -1,5 +1,6 @@
 //! What the tests of all crates start from: the shape of a cluster, its buckets, and the keys that its nodes seal contexts
-//! with; how pages of `docs/` are held against code ([`pages`]); and a browser, where there is one ([`browser`]).
+//! with; how pages of `docs/` are held against code ([`pages`]); spans and events, looked at ([`looking`]);
+//! and a browser, where there is one ([`browser`]).
 //!
 //! ```
 //! use driftless_testkit::{TopologyBuilder, bucket};
@@ -18,6 +19,7 @@ use driftless_proto::{BucketDefinition, BucketId, BucketName, ContextKeys, Quoru
 use driftless_ring::{Member, Partitions, Ring, RingSpec};
 
 pub mod browser;
+pub mod looking;
 pub mod pages;
 
 /// The shape of a cluster, said in as few words as a test needs.

@@ -304,7 +304,9 @@ fn logged(run: impl FnOnce()) -> String {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
-    tracing::subscriber::with_default(subscriber, run);
+    let looking = driftless_testkit::looking::look(subscriber);
+    run();
+    drop(looking);
     let bytes = std::mem::take(&mut *log.0.lock().expect("not poisoned"));
     String::from_utf8(bytes).expect("is text")
 }
