@@ -385,7 +385,7 @@ fn the_status_page_is_fed_with_what_every_node_says_of_itself() {
     while state(&seen, "c").1["status"]["conditions"][0]["name"] != "draining" {
         seen = events.next("cluster");
     }
-    assert_eq!(seen["troubles"][0]["node"], "c");
+    assert_eq!(seen["troubles"][0]["nodes"], serde_json::json!(["c"]));
 
     cluster.stop_node(1);
     while state(&seen, "b") != ("down".to_owned(), serde_json::Value::Null) {
