@@ -25,7 +25,9 @@ use driftless_node::store::memory::MemoryStore;
 use driftless_proto::client::{Get, Put, Read, Request, RequestFrame, Response, ResponseFrame, Stored};
 use driftless_proto::frame::{self, ALPN_CLIENT, FRAME_MAX, FRAME_SHARED_MAX, FrameReader};
 use driftless_proto::membership::StoreId;
-use driftless_proto::{BucketId, ContextToken, Key, ProtocolVersions, Role, Topology, WriteId, greeting};
+use driftless_proto::{
+    BucketId, ContextToken, Failure, Key, ProtocolVersions, Refusal, Role, Topology, WriteId, greeting,
+};
 use driftless_ring::Member;
 use driftless_testkit::TopologyBuilder;
 pub use driftless_testkit::context_keys;
@@ -332,6 +334,8 @@ pub struct TestClient {
     receive: RecvStream,
     reader: FrameReader,
     next: u64,
+    /// As far as the node has said; before that, of the file.
+    ring_version: u64,
     early: Vec<ResponseFrame>,
 }
 
@@ -379,7 +383,8 @@ impl TestClient {
         let greeting = greeting::encode(ProtocolVersions::OURS, &()).expect("fits");
         send.write_all(&greeting).await.expect("the connection is up");
         let reader = FrameReader::new(FRAME_SHARED_MAX);
-        let mut client = TestClient { endpoint, connection, send, receive, reader, next: 1, early: Vec::new() };
+        let mut client =
+            TestClient { endpoint, connection, send, receive, reader, next: 1, ring_version: 1, early: Vec::new() };
         client.greeted().await;
         client
     }
@@ -402,7 +407,7 @@ impl TestClient {
     pub async fn send(&mut self, request: Request) -> u64 {
         let id = self.next;
         self.next += 1;
-        self.send_frame(&RequestFrame { id, ring_version: 1, deadline_ms: 5000, request }).await;
+        self.send_frame(&RequestFrame { id, ring_version: self.ring_version, deadline_ms: 5000, request }).await;
         id
     }
 
@@ -443,6 +448,7 @@ impl TestClient {
         }
         loop {
             let frame = self.receive().await.expect("the connection is up");
+            self.ring_version = frame.ring_version;
             if frame.id == id {
                 return frame.response;
             }
@@ -450,9 +456,16 @@ impl TestClient {
         }
     }
 
+    /// Again, if the cluster has just been founded and the node has gone on by another version of the ring.
     pub async fn ask(&mut self, request: Request) -> Response {
-        let id = self.send(request).await;
-        self.answer_to(id).await
+        loop {
+            let id = self.send(request.clone()).await;
+            let response = self.answer_to(id).await;
+            let is_stale = matches!(response, Response::Failed(Failure::Refused(Refusal::StaleRing { .. })));
+            if !is_stale || id > REQUESTS_MAX {
+                return response;
+            }
+        }
     }
 
     pub async fn put(&mut self, key: &str, value: impl Into<Bytes>, context: Option<ContextToken>) -> Stored {
@@ -530,3 +543,6 @@ impl Write for MemoryLog {
         Ok(())
     }
 }
+
+/// More than any test asks.
+const REQUESTS_MAX: u64 = 100_000;
