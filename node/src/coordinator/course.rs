@@ -119,11 +119,16 @@ impl Trail {
         self.made.get_or_insert(now.instant);
     }
 
-    /// A replica has answered the first thing that was open; or what its connection was lost with, and that counts all the same.
+    /// A replica has answered the first thing that was open; or what its connection was lost with, and that counts all the same. So does what
+    /// comes behind a refusal, where a question has arrived twice.
     pub(super) fn answered(&mut self, now: Now, from: NodeId, reply: &Reply) {
         let is_open = |asked: &Asked| asked.to == from && asked.ended.is_none();
-        let is_lost = |asked: &Asked| asked.to == from && matches!(asked.ended, Some((_, Ending::Lost)));
-        let at = self.asked.iter().position(is_open).or_else(|| self.asked.iter().position(is_lost));
+        let is_less = |asked: &Asked| match asked.ended {
+            Some((_, Ending::Lost)) => asked.to == from,
+            Some((_, Ending::Refused(_))) => asked.to == from && !matches!(reply, Reply::Refused(_) | Reply::Lost),
+            _ => false,
+        };
+        let at = self.asked.iter().position(is_open).or_else(|| self.asked.iter().position(is_less));
         if let Some(asked) = at.map(|at| &mut self.asked[at]) {
             let ending = match reply {
                 Reply::Refused(refusal) => Ending::Refused(refusal.clone()),
