@@ -47,8 +47,9 @@ pub(crate) fn key_words(key: &Key) -> String {
 }
 
 fn typed(key: &Key) -> Option<String> {
-    let text = std::str::from_utf8(key.as_bytes()).ok().filter(|text| !text.chars().any(char::is_control))?;
-    Some(word(text))
+    // What is shown otherwise than it is cannot be typed either.
+    let text = key.to_string();
+    (text.as_bytes() == key.as_bytes()).then(|| word(&text))
 }
 
 /// Text as a shell takes it for one word.
@@ -80,5 +81,6 @@ mod tests {
         assert_eq!((words(b"-5"), words(b"-x y")), ("-- -5".to_owned(), "-- '-x y'".to_owned()));
         assert_eq!(words(b"\x1b[2J"), "--key-base64 G1sySg==");
         assert_eq!(words(b"\xff\0"), "--key-base64 /wA=");
+        assert_eq!(words("a\u{202e}b".as_bytes()), "--key-base64 YeKArmI=");
     }
 }

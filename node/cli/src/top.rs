@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use driftless_client::{Client, NoRetry, Profile, Top, TopCommand};
+use driftless_node::top::BUCKETS_MAX;
 use driftless_proto::top::KEYS_MAX;
 use driftless_proto::{BucketId, Topology};
 use futures::future::join_all;
@@ -163,7 +164,7 @@ pub(crate) fn remarks<'a>(answers: impl Iterator<Item = (&'a str, &'a Said)> + C
     }
     if top.uncounted > 0 {
         let uncounted = output::grouped(top.uncounted);
-        remarks.push(format!("{uncounted} requests were for buckets beyond the 32 that a shard counts."));
+        remarks.push(format!("{uncounted} requests were for buckets beyond the {BUCKETS_MAX} that a shard counts."));
     }
     if top.watches && !top.names && !top.buckets.is_empty() {
         remarks.push(NAMES.to_owned());

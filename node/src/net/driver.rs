@@ -425,9 +425,7 @@ impl<S: Store> Driver<S> {
             ShardMessage::Synced(batch) => {
                 self.inputs.synced(batch);
                 let now = context.shared.clock.now();
-                if context.shared.traces.has_any() {
-                    context.shared.traces.synced(context.shard, batch, now.instant);
-                }
+                context.shared.traces.synced(context.shard, batch, now.instant);
                 self.engine.handle_synced(now, batch);
             }
             ShardMessage::Fetched => self.fetched = true,
@@ -568,9 +566,7 @@ impl<S: Store> Driver<S> {
             self.progress_stale = true;
             context.shared.publish_store_figures(self.engine.store_figures());
             context.shared.housekeeping();
-            if context.shared.traces.has_any() {
-                context.shared.traces.sweep(now);
-            }
+            context.shared.traces.sweep(now);
         }
         for client in self.clients.borrow().values() {
             client.sweep(context, now);

@@ -85,9 +85,7 @@ impl Links {
     /// Sends to a node, by the connection that reaches the right shard of it if there is one. Without a connection the
     /// message is dropped: the engine has been told.
     pub(crate) fn send(&self, context: &ShardContext, now: Instant, to: NodeId, message: Message) {
-        if let Body::Reply(reply) = &message.body
-            && context.shared.traces.has_any()
-        {
+        if let Body::Reply(reply) = &message.body {
             context.shared.traces.replied(to, message.id, reply, now);
         }
         let route = match &message.body {
@@ -254,7 +252,7 @@ impl Link {
         let Body::Request { request, .. } = &mut message.body else { return message };
         let Some((_, what, trace)) = traces::of_peer(request) else { return message };
         let (part, traces) = (trace.parent(), &context.shared.traces);
-        if traces.has_any() && traces.asked(part, (self.node, &self.name), message.id, what, now) {
+        if traces.asked(part, (self.node, &self.name), message.id, what, now) {
             context.written.borrow_mut().push(part);
         }
         message
@@ -268,10 +266,7 @@ impl Link {
                 let asked = Asked { now, deadline: *deadline, longest: context.deadline_max.get() };
                 shared.traces.taken((self.node, &self.name), message.id, request, asked);
             }
-            Body::Reply(reply) if shared.traces.has_any() => {
-                shared.traces.heard((self.node, &self.name), message.id, reply, now);
-            }
-            Body::Reply(_) => {}
+            Body::Reply(reply) => shared.traces.heard((self.node, &self.name), message.id, reply, now),
         }
     }
 
@@ -335,9 +330,7 @@ impl Link {
                 // Beyond the bound the peer is to ask again; what it only says is lost, as on a lossy network.
                 if !shared.hand_over(shard, handed_over) && is_asked {
                     let reply = Reply::Refused(ASK_AGAIN_SOON);
-                    if shared.traces.has_any() {
-                        shared.traces.replied(self.node, id, &reply, now);
-                    }
+                    shared.traces.replied(self.node, id, &reply, now);
                     let ring_version = context.configurations.borrow().version();
                     self.send(context, now, Message { id, ring_version, body: Body::Reply(reply) });
                 }

@@ -167,13 +167,16 @@ impl Traces {
         }
     }
 
-    /// Whether anything is recorded now.
-    pub(crate) fn has_any(&self) -> bool {
+    /// Whether anything is recorded now: asked before the lock, so that who is not traced costs a look at a number.
+    fn has_any(&self) -> bool {
         self.open.load(Ordering::Relaxed) > 0
     }
 
     /// For this part a peer is asked something. Whether that says that its own write has been applied: a coordinator's first merge does.
     pub(crate) fn asked(&self, part: SpanId, peer: (NodeId, &str), id: RequestId, what: &str, now: Instant) -> bool {
+        if !self.has_any() {
+            return false;
+        }
         let mut parts = self.lock();
         let Some(open) = parts.open.get_mut(&part) else { return false };
         let has_written = what == MERGE && std::mem::take(&mut open.is_to_write);
@@ -188,6 +191,9 @@ impl Traces {
 
     /// A peer has answered something.
     pub(crate) fn heard(&self, peer: (NodeId, &str), id: RequestId, reply: &Reply, now: Instant) {
+        if !self.has_any() {
+            return;
+        }
         let mut parts = self.lock();
         let Some((part, since)) = parts.asked.remove(&(peer.0, id)) else { return };
         let Some(open) = parts.open.get(&part) else { return };
@@ -218,6 +224,9 @@ impl Traces {
 
     /// A sync of a shard covers everything up to this batch.
     pub(crate) fn synced(&self, shard: u16, up_to: BatchSeq, now: Instant) {
+        if !self.has_any() {
+            return;
+        }
         let mut parts = self.lock();
         let Parts { open, unsynced, .. } = &mut *parts;
         let covered = unsynced.range((shard, BatchSeq(0), 0)..=(shard, up_to, SpanId::MAX));
@@ -239,7 +248,7 @@ impl Traces {
 
     /// A peer has its answer, if what it asked is recorded.
     pub(crate) fn replied(&self, peer: NodeId, id: RequestId, reply: &Reply, now: Instant) {
-        if let Reply::Coming { .. } = reply {
+        if !self.has_any() || matches!(reply, Reply::Coming { .. }) {
             return;
         }
         let mut parts = self.lock();
@@ -251,6 +260,9 @@ impl Traces {
 
     /// Forgets what will not be answered: what came too late is dropped without a word.
     pub(crate) fn sweep(&self, now: Instant) {
+        if !self.has_any() {
+            return;
+        }
         let mut parts = self.lock();
         let over = |part: &Part| now.since(part.until) > OVERDUE_AFTER;
         let over: Vec<SpanId> = parts.open.iter().filter(|(_, part)| over(part)).map(|(id, _)| *id).collect();
