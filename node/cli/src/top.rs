@@ -104,13 +104,7 @@ async fn seen(client: &Client, global: &GlobalArgs, args: &Args, bucket: Option<
         }
     });
     let answers = join_all(asked).await;
-    let denied = answers.iter().find_map(|(_, said)| match said {
-        Said::Denied(why) => Some(why),
-        _ => None,
-    });
-    if let Some(why) = denied
-        && !answers.iter().any(|(_, said)| matches!(said, Said::Top(_)))
-    {
+    if let Some(why) = denied(answers.iter().map(|(_, said)| said)) {
         return Err(Failure::new(Exit::Refused, why));
     }
     let top = joined(answers.iter().map(|(_, said)| said));
@@ -132,6 +126,15 @@ pub(crate) async fn ask(client: &Client, node: &str, command: &TopCommand) -> Sa
         },
         Err(_) => Said::Silence,
     }
+}
+
+/// Why nobody has told anything, if that is because it may not be seen.
+pub(crate) fn denied<'a>(mut answers: impl Iterator<Item = &'a Said> + Clone) -> Option<&'a str> {
+    let tells = answers.clone().any(|said| matches!(said, Said::Top(_)));
+    answers.find_map(|said| match said {
+        Said::Denied(why) if !tells => Some(why.as_str()),
+        _ => None,
+    })
 }
 
 /// All that was said, as one.

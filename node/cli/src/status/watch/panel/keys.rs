@@ -6,7 +6,7 @@ use crate::output::Tone;
 use crate::status::watch::content::{Content, Row, Side, Space, Table, wrapped};
 use crate::status::watch::machine::Watch;
 use crate::status::watch::words::named;
-use crate::top::{self, By, Said, lines};
+use crate::top::{self, By, denied, lines};
 
 pub(super) fn content(watch: &Watch, space: Space) -> Content {
     let (said, not_yet) = watch.keys();
@@ -19,13 +19,7 @@ pub(super) fn content(watch: &Watch, space: Space) -> Content {
             false => Content::sentence(&format!("Asking {}.", named(not_yet)), space),
         };
     }
-    let denied = said.values().find_map(|said| match said {
-        Said::Denied(why) => Some(why),
-        _ => None,
-    });
-    if let Some(why) = denied
-        && !said.values().any(|said| matches!(said, Said::Top(_)))
-    {
+    if let Some(why) = denied(said.values()) {
         return Content::sentence(why, space);
     }
     let top = watch.top();
