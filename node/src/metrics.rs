@@ -1,16 +1,20 @@
 //! What a node counts. One instance per process, shared by its shards; counting is one relaxed atomic addition.
 
+mod operation;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
+
+pub use operation::{Operation, OutcomeLabel};
 
 /// Counters of the machines, and of the shell around them.
 #[derive(Debug, Default)]
@@ -209,32 +213,6 @@ pub struct Metrics {
     pub audit_left_out: Counter,
     /// Requests that were slow, by operation.
     pub slow_requests: Family<OperationLabels, Counter>,
-}
-
-/// A client operation.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Operation {
-    /// Read a key.
-    Get,
-    /// Write a value.
-    Put,
-    /// Write a tombstone.
-    Delete,
-    /// List keys.
-    Scan,
-    /// Topology and status.
-    Other,
-}
-
-/// How it ended.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum OutcomeLabel {
-    /// As asked.
-    Ok,
-    /// Nothing happened.
-    Refused,
-    /// It may have happened.
-    Unknown,
 }
 
 /// Labels of [`Metrics::requests`].
@@ -527,42 +505,6 @@ impl LatencySeconds {
     /// How many took up to 50 µs, how many up to 100, and so on; the last ones longer than 26 s.
     pub fn took(&self) -> [u64; BUCKETS + 1] {
         std::array::from_fn(|bucket| self.took[bucket].load(Ordering::Relaxed))
-    }
-}
-
-impl Operation {
-    /// As metrics and pages have it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Operation::Get => "get",
-            Operation::Put => "put",
-            Operation::Delete => "delete",
-            Operation::Scan => "scan",
-            Operation::Other => "other",
-        }
-    }
-}
-
-impl EncodeLabelValue for Operation {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        self.name().encode(encoder)
-    }
-}
-
-impl OutcomeLabel {
-    /// As it is shown.
-    pub fn name(self) -> &'static str {
-        match self {
-            OutcomeLabel::Ok => "ok",
-            OutcomeLabel::Refused => "refused",
-            OutcomeLabel::Unknown => "unknown",
-        }
-    }
-}
-
-impl EncodeLabelValue for OutcomeLabel {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        self.name().encode(encoder)
     }
 }
 

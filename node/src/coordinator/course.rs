@@ -23,10 +23,11 @@ use crate::time::{Instant, Now};
 
 use super::forward::Forward;
 use super::machine::Machine;
+use super::origin::Origin;
 use super::plan::Plan;
 use super::put::Put;
 use super::respond::{describe, shown};
-use super::{Open, Origin, Question};
+use super::{Open, Question};
 
 /// What was asked of whom for one machine, and when that was over.
 #[derive(Clone, Debug)]
@@ -289,7 +290,7 @@ pub(super) fn passed_on(
 }
 
 /// What is known of any request.
-pub(super) fn of_origin(shard: &Shard, now: Now, origin: &Origin) -> Explanation {
+fn of_origin(shard: &Shard, now: Now, origin: &Origin) -> Explanation {
     Explanation {
         partition: partition(shard, origin).map(|partition| partition.to_string()),
         waited_us: Some(micros(origin.since.since(origin.arrived))),
@@ -337,7 +338,7 @@ fn unasked(shard: &Shard, now: Now, origin: &Origin, up: &Arc<BTreeSet<NodeId>>)
 }
 
 /// The partition that a request is about.
-pub(super) fn partition(shard: &Shard, origin: &Origin) -> Option<PartitionId> {
+fn partition(shard: &Shard, origin: &Origin) -> Option<PartitionId> {
     match origin.request.class() {
         Class::Key { bucket, key, .. } => Some(shard.topology.place(shard.topology.bucket(bucket)?, key).partition),
         Class::Arc { bucket, arc } => Some(PartitionId { n: shard.topology.bucket(bucket)?.quorum.n(), arc }),

@@ -19,9 +19,10 @@ use crate::time::{Instant, Now};
 use super::course::Course;
 use super::get::{Get, ReadOptions};
 use super::machine::Machine;
+use super::origin::Origin;
 use super::plan::Plan;
 use super::put::WriteOptions;
-use super::{Coordinator, Origin, Output, Question};
+use super::{Coordinator, Output, Question};
 
 /// A delete, and whose answers its read rests on, once it has read.
 #[derive(Clone)]
@@ -87,13 +88,11 @@ impl Coordinator {
     pub(super) fn write_tombstone(&mut self, shard: &Shard, now: Now, id: RequestId, seen: Siblings, basis: Basis) {
         let Some(open) = self.requests.get_mut(&id) else { return };
         let (asker, deadline, question) = (open.asker, open.deadline, open.question.clone());
-        let Question::Delete(mut deletion) = question else { return };
-        let origin = open.origin.take();
+        let (Question::Delete(mut deletion), Some(origin)) = (question, open.origin.take()) else { return };
         deletion.basis = Some(basis);
         // With every header that it has seen: it is kept only if it may be told.
-        let may_be_told = origin.as_ref().is_some_and(|origin| origin.may_be_told(shard));
-        deletion.read = may_be_told.then(|| open.course(shard)).flatten();
-        let explain = origin.as_ref().is_some_and(|origin| origin.profile.explain);
+        deletion.read = if origin.may_be_told(shard) { open.course(shard) } else { None };
+        let explain = origin.profile.explain;
         let delete = &deletion.delete;
         if !matches!(&open.machine, Machine::Get(get) if get.poll_timeout().is_some()) {
             self.close(shard, id);
@@ -120,11 +119,13 @@ impl Coordinator {
         match started {
             _ if deadline <= now.instant => {
                 let failure = Unknown::Timeout { acks: 0, needed: delete.w.unwrap_or(1) }.into();
-                self.fail(shard, now, asker, origin.as_ref(), deletion.read, failure);
+                self.fail(shard, now, asker, &origin, deletion.read, failure);
             }
-            Ok(put) => self.open(shard, now, asker, origin, Machine::Put(put), Question::Delete(deletion), deadline),
+            Ok(put) => {
+                self.open(shard, now, asker, Some(origin), Machine::Put(put), Question::Delete(deletion), deadline)
+            }
             Err(failure) => {
-                self.fail(shard, now, asker, origin.as_ref(), deletion.read, failure);
+                self.fail(shard, now, asker, &origin, deletion.read, failure);
             }
         }
     }

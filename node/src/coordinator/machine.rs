@@ -95,6 +95,23 @@ impl Machine {
         }
     }
 
+    /// Whether the answer stands, and only its explanation keeps it back.
+    pub(super) fn is_decided(&self) -> bool {
+        matches!(self, Machine::Put(put) if put.is_explaining())
+    }
+
+    /// Others are to be asked than were: what is decided is said now.
+    pub(super) fn handle_news(&mut self) {
+        if let Machine::Put(put) = self {
+            put.handle_news();
+        }
+    }
+
+    /// Whether something may have been written by it, here or elsewhere. What was only passed on, whoever has it begins again.
+    pub(super) fn may_have_written(&self) -> bool {
+        matches!(self, Machine::Put(_) | Machine::Salvage(_) | Machine::Spread(_))
+    }
+
     pub(super) fn poll_action(&mut self) -> Option<Action> {
         match self {
             Machine::Put(put) => put.poll_action(),

@@ -17,6 +17,7 @@ mod forward;
 mod get;
 mod latency;
 mod machine;
+mod origin;
 mod plan;
 mod put;
 mod quorum;
@@ -28,6 +29,7 @@ mod slow;
 mod spread;
 mod start;
 mod top;
+mod versions;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -35,9 +37,9 @@ use std::sync::Arc;
 
 use driftless_proto::client::{self, Basis, Request, Response};
 use driftless_proto::key::STATE_BYTES_MAX;
-use driftless_proto::observed::{Explanation, Profile};
+use driftless_proto::observed::Profile;
 use driftless_proto::top::TopCommand;
-use driftless_proto::{ActorId, ContextKeys, Dot, Failure, Refusal, Siblings, Topology, Unknown};
+use driftless_proto::{ActorId, ContextKeys, Dot, Failure, Refusal, Siblings, Topology};
 use driftless_proto::{BucketId, Key, WriteId};
 use driftless_ring::NodeId;
 use rand::Rng;
@@ -52,11 +54,12 @@ use crate::time::{Instant, Now};
 use crate::top::Top;
 
 use attempt::Attempt;
-use awaiting::Awaiting;
 use course::{Course, Trail};
 use delete::Deletion;
 use latency::{HedgeBudget, LatencyEstimator, Work};
 use machine::Machine;
+use origin::Origin;
+use respond::Responder;
 use slow::{SlowLog, Who};
 
 /// What the coordinator wants its engine to do.
@@ -178,7 +181,8 @@ pub(crate) struct Coordinator {
 /// A request under way.
 struct Open {
     asker: Asker,
-    /// What was asked, to begin again with; nothing if whoever asked does so itself.
+    /// What was asked, to begin again with; nothing if whoever asked does so itself, or the write of a delete has taken it over from
+    /// its read.
     origin: Option<Origin>,
     machine: Machine,
     question: Question,
@@ -193,85 +197,6 @@ struct Open {
     is_waited_for: bool,
     /// The earliest entry for it in the heap of timeouts.
     wakes_at: Instant,
-}
-
-/// What was asked, and by whom.
-struct Origin {
-    request: Request,
-    /// What its client wants to know of it.
-    profile: Profile,
-    /// That is said in an envelope; else in the form that gets have in older releases.
-    in_envelope: bool,
-    /// When this node had it, and when this shard turned to it.
-    arrived: Instant,
-    since: Instant,
-    /// How often it was begun again.
-    begun_again: u32,
-    forwarded: bool,
-    /// It was begun before, and may have been stamped then.
-    may_have_happened: bool,
-}
-
-impl Origin {
-    /// This shard turns to it.
-    fn new(now: Now, arrived: Instant, request: Request) -> Origin {
-        let in_envelope = matches!(request, Request::Observed(_));
-        let (profile, request) = match request {
-            Request::Observed(observed) => (observed.profile, observed.into_older()),
-            Request::Get(get) => (Profile { explain: get.explain, trace: None }, Request::Get(get)),
-            other => (Profile::default(), other),
-        };
-        let (since, forwarded, may_have_happened) = (now.instant, false, false);
-        Origin { request, profile, in_envelope, arrived, since, begun_again: 0, forwarded, may_have_happened }
-    }
-
-    /// It may have been stamped here: whoever else was given it now would stamp it once more.
-    fn may_have_happened(&mut self) {
-        (self.may_have_happened, self.forwarded) = (true, true);
-    }
-
-    /// The answer, with how it came about if that was asked for. If it was slow, that is written down.
-    fn tell(
-        &self,
-        shard: &Shard,
-        now: Now,
-        slow: &mut SlowLog,
-        who: Who,
-        response: Response,
-        explain: impl FnOnce(Response) -> (Response, Explanation),
-    ) -> Response {
-        let line = slow.count(shard, now, self, who, &response);
-        if line.is_none() && !self.profile.explain {
-            return response;
-        }
-        let (response, explanation) = explain(response);
-        if let Some(line) = line {
-            line.write(shard, self, &response, &explanation);
-        }
-        match response {
-            response if !self.profile.explain => response,
-            Response::Read(read) if !self.in_envelope => {
-                Response::Read(client::Read { explanation: Some(explanation.into()), ..read })
-            }
-            response if !self.in_envelope => response,
-            response => response.explained(explanation),
-        }
-    }
-
-    /// Whether how it came about may be wanted in the end: by its client, or for the log.
-    fn may_be_told(&self, shard: &Shard) -> bool {
-        self.profile.explain || shard.limits.slow.is_some()
-    }
-
-    /// What is to be said of a failure: that nothing has happened is true of the last attempt alone.
-    fn honest(&self, failure: Failure) -> Failure {
-        match failure {
-            Failure::Refused(refusal) if self.may_have_happened => {
-                Unknown::Interrupted(format!("the members changed while it was under way, and then: {refusal}")).into()
-            }
-            failure => failure,
-        }
-    }
 }
 
 /// What was asked, as far as the answer needs it.
@@ -378,7 +303,7 @@ impl Coordinator {
             shard.metrics.overloaded.inc();
             let retry_after_ms = shard.limits.retry_after_ms();
             let failure = Refusal::Overloaded { retry_after_ms }.into();
-            return self.fail(shard, now, asker, Some(&origin), None, failure);
+            return self.fail(shard, now, asker, &origin, None, failure);
         }
         self.begin(shard, now, asker, deadline, origin);
     }
@@ -397,82 +322,17 @@ impl Coordinator {
     fn begin(&mut self, shard: &Shard, now: Now, asker: Asker, deadline: Instant, origin: Origin) {
         match self.start(shard, now, deadline, &origin) {
             Ok((machine, question)) => self.open(shard, now, asker, Some(origin), machine, question, deadline),
-            Err(failure) => self.fail(shard, now, asker, Some(&origin), None, failure),
+            Err(failure) => self.fail(shard, now, asker, &origin, None, failure),
         }
     }
 
     /// Says of a request that it did not succeed, before or between its machines; `read` is what has been asked until then.
-    fn fail(
-        &mut self,
-        shard: &Shard,
-        now: Now,
-        asker: Asker,
-        origin: Option<&Origin>,
-        read: Option<Course>,
-        failure: Failure,
-    ) {
-        let response = match origin {
-            None => Response::Failed(failure),
-            Some(origin) => {
-                let response = Response::Failed(origin.honest(failure));
-                let up = &self.up;
-                origin.tell(shard, now, &mut self.slow, Who::Coordinates, response, |response| {
-                    (response, course::of_refused(shard, now, origin, read, up))
-                })
-            }
-        };
+    fn fail(&mut self, shard: &Shard, now: Now, asker: Asker, origin: &Origin, read: Option<Course>, failure: Failure) {
+        let (response, up) = (Response::Failed(origin.honest(failure)), &self.up);
+        let response = origin.tell(shard, now, &mut self.slow, Who::Coordinates, response, |response| {
+            (response, course::of_refused(shard, now, origin, read, up))
+        });
         self.outputs.push_back(Output::Reply { to: asker, response });
-    }
-
-    /// Other versions of the ring count from now on, or count otherwise. What was begun before begins again: answers that it has had say
-    /// nothing of the owners of today. What it has had stamped is recognised by its write id, and is not stamped again. Who has been
-    /// answered goes on as it was: late answers only count for repair.
-    pub(crate) fn handle_configurations(&mut self, shard: &Shard, now: Now) {
-        self.top.handle_topology(now.instant, shard.node, &shard.topology);
-        for id in self.open_ids() {
-            let Some(open) = self.requests.get_mut(&id).filter(|open| open.is_waited_for) else { continue };
-            // Enough have acknowledged it.
-            if let Machine::Put(put) = &mut open.machine
-                && put.is_explaining()
-            {
-                put.handle_news();
-                self.advance(shard, now, id);
-                continue;
-            }
-            // What a peer coordinates, it begins again itself.
-            if let Machine::Forward(_) = open.machine {
-                continue;
-            }
-            let (asker, deadline, mut origin) = (open.asker, open.deadline, open.origin.take());
-            if let (Some(origin), Machine::Put(_) | Machine::Salvage(_) | Machine::Spread(_)) =
-                (&mut origin, &open.machine)
-                && !shard.planted.is(Bug::BegunAgainElsewhere)
-            {
-                origin.may_have_happened();
-            }
-            shard.metrics.replans.inc();
-            self.close(shard, id);
-            if let Some(mut origin) = origin {
-                origin.begun_again += 1;
-                self.begin(shard, now, asker, deadline, origin);
-            }
-        }
-    }
-
-    /// A replica knows more of the versions of the ring: the request waits until this node does.
-    fn await_news(&mut self, shard: &Shard, now: Now, from: NodeId, id: RequestId, refusal: Refusal) {
-        let Some(open) = self.requests.get_mut(&id) else { return };
-        if let (Some(origin), Machine::Put(_) | Machine::Salvage(_) | Machine::Spread(_)) =
-            (&mut open.origin, &open.machine)
-        {
-            origin.may_have_happened();
-        }
-        open.attempts.clear();
-        open.machine = Machine::Awaiting(Awaiting::new(refusal, open.deadline));
-        if from != shard.node {
-            self.outputs.push_back(Output::Behind(from));
-        }
-        self.advance(shard, now, id);
     }
 
     /// What was asked of a replica was not sent, which is as good as this refusal.
@@ -502,10 +362,9 @@ impl Coordinator {
             open.attempts.remove(at).ended(now.instant, &mut self.latency);
         }
         open.trail.answered(now, from, &reply);
-        let is_explaining = matches!(&open.machine, Machine::Put(put) if put.is_explaining());
         if let Reply::Refused(refusal @ Refusal::StaleRing { .. }) = &reply
             && open.is_waited_for
-            && !is_explaining
+            && !open.machine.is_decided()
             && open.origin.is_some()
         {
             return self.await_news(shard, now, from, id, refusal.clone());
@@ -731,30 +590,13 @@ impl Coordinator {
                 }
                 Action::Answer(result) => {
                     top::saw(&mut self.top, shard, now, &open.question, &result);
-                    let result = result.map_err(|failure| match &open.origin {
-                        Some(origin) => origin.honest(failure),
-                        None => failure,
-                    });
-                    let responder = respond::Responder {
+                    let responder = Responder {
                         keys: &self.keys,
                         metrics: &shard.metrics,
                         page_bytes: shard.limits.read_page_bytes,
                         planted: &shard.planted,
                     };
-                    let response = responder.response(&open.question, result);
-                    let response = match &open.origin {
-                        Some(origin) => {
-                            let who = match &open.machine {
-                                Machine::Forward(_) => Who::PassesOn,
-                                _ => Who::Coordinates,
-                            };
-                            origin.tell(shard, now, &mut self.slow, who, response, |response| match &open.machine {
-                                Machine::Forward(forward) => course::passed_on(shard, now, origin, forward, response),
-                                _ => (response, open.explanation(shard, now, origin)),
-                            })
-                        }
-                        None => response,
-                    };
+                    let response = open.response(shard, now, &responder, &mut self.slow, result);
                     self.outputs.push_back(Output::Reply { to: open.asker, response });
                 }
             }
@@ -808,6 +650,29 @@ impl Coordinator {
 }
 
 impl Open {
+    /// What its asker is told of what the machine found out.
+    fn response(
+        &self,
+        shard: &Shard,
+        now: Now,
+        responder: &Responder<'_>,
+        slow: &mut SlowLog,
+        result: Result<Answer, Failure>,
+    ) -> Response {
+        let Some(origin) = &self.origin else {
+            return responder.response(&self.question, result);
+        };
+        let response = responder.response(&self.question, result.map_err(|failure| origin.honest(failure)));
+        match &self.machine {
+            Machine::Forward(forward) => origin.tell(shard, now, slow, Who::PassesOn, response, |response| {
+                course::passed_on(shard, now, origin, forward, response)
+            }),
+            _ => origin.tell(shard, now, slow, Who::Coordinates, response, |response| {
+                (response, self.explanation(shard, now, origin))
+            }),
+        }
+    }
+
     /// When to look at it again; `None` when it is done.
     fn next_timeout(&self) -> Option<Instant> {
         let machine = self.machine.poll_timeout()?;

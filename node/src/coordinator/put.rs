@@ -27,7 +27,7 @@ use crate::planted::{Bug, Planted};
 use crate::replica::local::{AddHint, Covered, LocalRequest, Made, Stamped, Write};
 use crate::time::{Instant, Now};
 
-use super::course::{Facts, Worker};
+use super::course::Facts;
 use super::plan::Plan;
 use super::quorum::Slots;
 use super::{Action, Answer, Occasion};
@@ -243,14 +243,7 @@ impl Put {
 
     /// Who is at work for it, and how far that is.
     pub(super) fn facts(&self) -> Facts {
-        let worker = |(node, primary, counted)| Worker { node, primary, counted, repaired: false, header: None };
-        let unasked = self.plan.primaries.iter().filter(|primary| !self.slots.is_at_work(**primary));
-        Facts {
-            needed: self.slots.needed(),
-            counted: self.slots.filled(),
-            workers: self.slots.workers().map(worker).collect(),
-            others: unasked.map(|primary| (*primary, self.plan.is_up(*primary))).collect(),
-        }
+        self.slots.facts(&self.plan, &self.plan.primaries)
     }
 
     /// The primaries for which a hint is kept, each with who keeps it: fallbacks that have acknowledged, and this node.

@@ -8,6 +8,9 @@ use driftless_ring::NodeId;
 
 use crate::planted::{Bug, Planted};
 
+use super::course::{self, Facts};
+use super::plan::Plan;
+
 /// Which slots are filled, and whether enough still can be.
 #[derive(Clone, Debug)]
 pub(crate) struct Slots {
@@ -89,6 +92,19 @@ impl Slots {
         let primary = self.slot_of(node).filter(|primary| self.is_open(*primary))?;
         let mut others = self.workers.iter().filter(|worker| worker.primary == primary && worker.node != node);
         others.all(|worker| worker.failed).then_some(primary)
+    }
+
+    /// Who is at work, and which of these primaries nobody was asked for.
+    pub(super) fn facts(&self, plan: &Plan, primaries: &[NodeId]) -> Facts {
+        let worker =
+            |(node, primary, counted)| course::Worker { node, primary, counted, repaired: false, header: None };
+        let unasked = primaries.iter().filter(|primary| !self.is_at_work(**primary));
+        Facts {
+            needed: self.needed,
+            counted: self.filled(),
+            workers: self.workers().map(worker).collect(),
+            others: unasked.map(|primary| (*primary, plan.is_up(*primary))).collect(),
+        }
     }
 
     /// Who was asked to fill whose slot, and whether that one has filled it.

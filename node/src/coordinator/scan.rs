@@ -14,7 +14,7 @@ use crate::peer::{self, ReplicaRequest, Reply};
 use crate::planted::Planted;
 use crate::time::{Instant, Now};
 
-use super::course::{Facts, Worker};
+use super::course::Facts;
 use super::plan::Plan;
 use super::quorum::Slots;
 use super::{Action, Answer};
@@ -109,14 +109,7 @@ impl Scan {
 
     /// Who is at work for it, and how far that is.
     pub(super) fn facts(&self) -> Facts {
-        let worker = |(node, primary, counted)| Worker { node, primary, counted, repaired: false, header: None };
-        let unasked = self.plan.readers.iter().filter(|reader| !self.slots.is_at_work(**reader));
-        Facts {
-            needed: self.slots.needed(),
-            counted: self.slots.filled(),
-            workers: self.slots.workers().map(worker).collect(),
-            others: unasked.map(|reader| (*reader, self.plan.is_up(*reader))).collect(),
-        }
+        self.slots.facts(&self.plan, &self.plan.readers)
     }
 
     /// The next thing to do.

@@ -6,16 +6,15 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use driftless_proto::Outcome;
-use driftless_proto::client::{Class, Request, Response};
-use driftless_proto::observed::{ExplainedResponse, Explanation, Fate, Made, Phase, ReplicaPart};
+use driftless_proto::client::{Class, Response};
+use driftless_proto::observed::{Explanation, Fate, Made, Phase, ReplicaPart};
 
 use crate::log_lines::LogLines;
-use crate::metrics::{Operation, OperationLabels};
+use crate::metrics::{Operation, OperationLabels, OutcomeLabel};
 use crate::shard::Shard;
 use crate::time::Now;
 
-use super::Origin;
+use super::origin::Origin;
 
 /// What this node has to do with a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,12 +51,17 @@ impl SlowLog {
         // Who coordinated it knows how long it took there. What it waited here, and that it failed if nobody coordinated it, only this node knows.
         let is_known_here = match who {
             Who::Coordinates => true,
-            Who::PassesOn => is_failure(response) || origin.since.since(origin.arrived) >= least,
+            Who::PassesOn => {
+                OutcomeLabel::of(response) != OutcomeLabel::Ok || origin.since.since(origin.arrived) >= least
+            }
         };
         if took < least || !is_known_here {
             return None;
         }
-        let operation = operation(&origin.request)?;
+        let operation = Operation::of(&origin.request);
+        if operation == Operation::Other {
+            return None;
+        }
         shard.metrics.slow_requests.get_or_create_owned(&OperationLabels { operation }).inc();
         let left_out = self.lines.take(now.instant, LINES_MAX, SPAN)?;
         Some(Line { operation, took, left_out })
@@ -74,12 +78,9 @@ impl Line {
             token = Some(format!("{:016x}", shard.topology.place(bucket, named).token.0));
             key = shard.limits.slow_keys.then(|| named.to_string());
         }
-        let (outcome, error) = match response {
-            Response::Failed(failure) => match failure.outcome() {
-                Outcome::Refused => ("refused", Some(failure.to_string())),
-                Outcome::Unknown => ("unknown", Some(failure.to_string())),
-            },
-            _ => ("ok", None),
+        let error = match response {
+            Response::Failed(failure) => Some(failure.to_string()),
+            _ => None,
         };
         tracing::info!(
             target: TARGET,
@@ -89,32 +90,13 @@ impl Line {
             partition = explanation.partition,
             token,
             key,
-            outcome,
+            outcome = OutcomeLabel::of(response).name(),
             error,
             ms = took.as_millis() as u64,
             explanation = in_a_line(operation, origin, explanation),
             left_out,
             "slow request"
         );
-    }
-}
-
-/// Also one whose explanation is still around it, as a coordinator has sent it.
-fn is_failure(response: &Response) -> bool {
-    match response {
-        Response::Failed(_) => true,
-        Response::Explained(explained) => matches!(explained.response, ExplainedResponse::Failed(_)),
-        _ => false,
-    }
-}
-
-fn operation(request: &Request) -> Option<Operation> {
-    match request {
-        Request::Get(_) | Request::GetState(_) => Some(Operation::Get),
-        Request::Put(_) => Some(Operation::Put),
-        Request::Delete(_) => Some(Operation::Delete),
-        Request::Scan(_) => Some(Operation::Scan),
-        _ => None,
     }
 }
 
@@ -197,7 +179,7 @@ const LINES_MAX: usize = 50;
 mod tests {
     use std::sync::Arc;
 
-    use driftless_proto::client::Get;
+    use driftless_proto::client::{Get, Request};
     use driftless_proto::{BucketId, Key};
     use driftless_ring::NodeId;
     use driftless_testkit::TopologyBuilder;

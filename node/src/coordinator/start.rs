@@ -14,12 +14,13 @@ use crate::time::{Instant, Now};
 
 use super::forward::{Forward, Owners};
 use super::get::{Get, ReadOptions};
+use super::origin::Origin;
 use super::plan::{self, Plan};
 use super::put::{Put, WriteOptions};
 use super::salvage::Salvage;
 use super::scan::Scan;
 use super::spread::Spread;
-use super::{Coordinator, Machine, Origin, Question};
+use super::{Coordinator, Machine, Question};
 
 impl Coordinator {
     pub(super) fn start(

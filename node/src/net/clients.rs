@@ -24,12 +24,11 @@ use super::inputs::Input;
 use super::node_context::{NodeContext, ShardMessage};
 use super::outbound::{FrameLoad, Outbound};
 use super::refusal::{CloseCode, CloseReason, STOPPING};
-use super::requests::{operation, outcome};
 use super::rights::Rights;
 use super::shard_context::ShardContext;
 use super::traces::{self, Begun, Role, SpanId};
 use crate::engine::{AaeCommand, ClientTag};
-use crate::metrics::Operation;
+use crate::metrics::{Operation, OutcomeLabel};
 use crate::route;
 use crate::time::Instant;
 
@@ -211,7 +210,7 @@ impl Client {
             given => Duration::from_millis(given.into()).min(context.deadline_max.get()),
         };
         let deadline = since + asked;
-        let operation = operation(&request);
+        let operation = Operation::of(&request);
         let (entries, listed) = listed(&request);
         let place = match taken {
             Some(_) => Some(self.account.arrived(listed)),
@@ -354,9 +353,9 @@ impl Client {
                 }
             }
         };
-        context.counts.answered(pending.operation, outcome(&response), now.since(pending.since));
+        context.counts.answered(pending.operation, OutcomeLabel::of(&response), now.since(pending.since));
         if let Some(part) = pending.traced {
-            context.shared.traces.answered(part, outcome(&response).name(), now);
+            context.shared.traces.answered(part, OutcomeLabel::of(&response).name(), now);
         }
         let unexplained = unexplained(&response);
         let mut pushed = self.push(context, id, response);
@@ -423,7 +422,7 @@ impl Client {
             tracing::error!(connection = self.number, id, "a request was never answered");
             if let Some(pending) = self.forget(context, id) {
                 let took = pending.deadline.since(pending.since);
-                context.counts.answered(pending.operation, crate::metrics::OutcomeLabel::Refused, took);
+                context.counts.answered(pending.operation, OutcomeLabel::Refused, took);
             }
         }
     }

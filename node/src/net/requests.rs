@@ -3,10 +3,7 @@
 use std::array;
 use std::time::Duration;
 
-use driftless_proto::client::{Request, Response};
-use driftless_proto::error;
 use driftless_proto::figures::Answered;
-use driftless_proto::observed::{Explained, ExplainedResponse, Observed, ObservedRequest};
 use prometheus_client::metrics::counter::Counter;
 
 use crate::metrics::{LatencySeconds, Metrics, Operation, OperationLabels, OutcomeLabel, RequestLabels};
@@ -51,46 +48,6 @@ pub(crate) fn answered(metrics: &Metrics) -> Vec<Answered> {
             }
         })
         .collect()
-}
-
-/// What a request is counted as.
-pub(crate) fn operation(request: &Request) -> Operation {
-    match request {
-        Request::Observed(Observed { request, .. }) => match request {
-            ObservedRequest::Get(_) => Operation::Get,
-            ObservedRequest::Put(_) => Operation::Put,
-            ObservedRequest::Delete(_) => Operation::Delete,
-        },
-        Request::Get(_) | Request::GetState(_) => Operation::Get,
-        Request::Put(_) => Operation::Put,
-        Request::Delete(_) => Operation::Delete,
-        Request::Scan(_) => Operation::Scan,
-        Request::Topology
-        | Request::Status
-        | Request::Hints
-        | Request::Aae(_)
-        | Request::Damaged
-        | Request::Drain(_)
-        | Request::Cluster(_)
-        | Request::Figures
-        | Request::Top(_)
-        | Request::Restore(_)
-        | Request::MergeState(_) => Operation::Other,
-    }
-}
-
-/// What an answer is counted as.
-pub(crate) fn outcome(response: &Response) -> OutcomeLabel {
-    match response {
-        Response::Failed(failure)
-        | Response::Explained(Explained { response: ExplainedResponse::Failed(failure), .. }) => {
-            match failure.outcome() {
-                error::Outcome::Refused => OutcomeLabel::Refused,
-                error::Outcome::Unknown => OutcomeLabel::Unknown,
-            }
-        }
-        _ => OutcomeLabel::Ok,
-    }
 }
 
 /// In the order of their declaration, so that `as usize` is an index.

@@ -22,7 +22,7 @@ use driftless_proto::{TraceContext, client};
 use driftless_ring::NodeId;
 use tracing::Span;
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Operation, OutcomeLabel};
 use crate::peer::{Body, Message, ReplicaRequest, Reply, Request, RequestId, State, Traced, Want};
 use crate::replica::store::BatchSeq;
 use crate::time::Instant;
@@ -342,7 +342,7 @@ fn span(node: &str, begun: &Begun<'_>) -> Span {
 
 /// What a client asks, if it belongs to a trace. A context that nobody keeps goes no further than here.
 pub(crate) fn of_client(request: &mut client::Request) -> Option<(&'static str, &mut TraceContext)> {
-    let operation = super::requests::operation(request).name();
+    let operation = Operation::of(request).name();
     match request {
         client::Request::Observed(Observed { profile: Profile { trace, .. }, .. }) => {
             *trace = trace.filter(|trace| trace.is_kept());
@@ -390,7 +390,7 @@ fn said(reply: &Reply) -> &'static str {
         Reply::State(State::Header(_)) => "header",
         Reply::Coming { .. } => "coming",
         Reply::Page(_) => "page",
-        Reply::Forwarded(response) => super::requests::outcome(response).name(),
+        Reply::Forwarded(response) => OutcomeLabel::of(response).name(),
         Reply::Refused(_) => "refused",
         Reply::Lost => "lost",
         Reply::Pong | Reply::Exchanged(_) => "other",
