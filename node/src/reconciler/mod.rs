@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use driftless_antientropy::{ExchangeId, Held, Local, Micros, Refused, Settings, Standing};
 use driftless_proto::Refusal;
-use driftless_ring::{NodeId, PartitionId};
+use driftless_ring::{NodeId, PartitionId, Token};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -40,7 +40,7 @@ pub use figures::{Figures, PartitionFigures};
 pub(crate) use holdings::{Holdings, KeyState, View};
 use initiate::Begun;
 use passes::Passes;
-use repair::{Done, JobId, ParcelSize, Repairs};
+use repair::{Done, JobId, Landed, ParcelSize, Repairs};
 use rounds::Rounds;
 
 /// What the reconciler wants its engine to do.
@@ -100,6 +100,7 @@ enum Asked {
     Merge {
         of: NodeId,
         job_id: JobId,
+        token: Token,
         size: ParcelSize,
     },
     /// What a peer holds of a key that is not being repaired.
@@ -365,19 +366,24 @@ impl Reconciler {
                 tracing::debug!(peer = %of, ?reply, "sums were refused");
                 self.rounds.closed(now.instant, of, true);
             }
-            (Asked::Merge { of, job_id, size }, reply) => {
-                let taken = reply == Reply::Acked;
-                if taken {
-                    self.rounds.repaired_one(now.instant, of);
-                } else {
-                    tracing::debug!(peer = %of, ?reply, "a repair was refused");
-                }
-                if let Reply::Refused(Refusal::Overloaded { retry_after_ms }) = reply {
-                    let wait = Duration::from_millis(retry_after_ms.into()).min(shard.limits.aae.patience);
-                    self.repairs.hold(now.instant, of, now.instant + wait);
-                    self.rounds.hold(of, now.instant + wait);
-                }
-                self.repairs.landed(job_id, size, taken);
+            (Asked::Merge { of, job_id, token, size }, reply) => {
+                let landed = match reply {
+                    Reply::Acked => {
+                        self.rounds.repaired_one(now.instant, of);
+                        Landed::Taken
+                    }
+                    Reply::Refused(Refusal::Overloaded { retry_after_ms }) => {
+                        let wait = Duration::from_millis(retry_after_ms.into()).min(shard.limits.aae.patience);
+                        self.repairs.hold(now.instant, of, now.instant + wait);
+                        self.rounds.hold(of, now.instant + wait);
+                        Landed::PutOff { token, now: now.instant, until: now.instant + shard.limits.aae.patience }
+                    }
+                    reply => {
+                        tracing::debug!(peer = %of, ?reply, "a repair was refused");
+                        Landed::NotTaken
+                    }
+                };
+                self.repairs.landed(job_id, size, landed);
             }
             (Asked::State { of, mine }, Reply::State(State::Header(theirs))) => {
                 tracing::error!(peer = %of, mine, ?theirs, "a key differed in three successive rounds: a bug");
@@ -391,7 +397,7 @@ impl Reconciler {
     fn unanswered(&mut self, now: Now, id: RequestId) {
         match self.asked.remove(&id) {
             Some(Asked::Sums { of, .. }) => self.rounds.closed(now.instant, of, true),
-            Some(Asked::Merge { job_id, size, .. }) => self.repairs.landed(job_id, size, false),
+            Some(Asked::Merge { job_id, size, .. }) => self.repairs.landed(job_id, size, Landed::NotTaken),
             Some(Asked::State { of, mine }) => {
                 tracing::error!(peer = %of, mine, "a key differed in three successive rounds: a bug");
             }

@@ -45,12 +45,14 @@ struct Job {
     partition: PartitionId,
     tokens: VecDeque<Token>,
     /// Of the token before: keys not yet sent.
-    ready: VecDeque<(BucketId, Key, Siblings)>,
+    ready: VecDeque<(Token, (BucketId, Key, Siblings))>,
     /// Tokens at which there is a state larger than the window, while another such was under way: read again when it is not.
     oversized: VecDeque<Token>,
     /// Of those at the first of these tokens, so many were sent: keys seldom share one.
     large_sent: usize,
     in_flight: usize,
+    /// Until when refusals for want of room put off and do not end it: others wait for their exchanges.
+    put_off_until: Option<Instant>,
     /// Whether all that was sent so far was taken.
     taken: bool,
 }
@@ -68,10 +70,22 @@ pub(super) struct Done {
 pub(super) struct Parcel {
     pub(super) job_id: JobId,
     pub(super) to: NodeId,
+    pub(super) token: Token,
     pub(super) bucket: BucketId,
     pub(super) key: Key,
     pub(super) siblings: Siblings,
     pub(super) size: ParcelSize,
+}
+
+/// What became of a state on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Landed {
+    /// The peer holds it.
+    Taken,
+    /// The peer had too much to do for what is held at this token: it is sent once more, until this moment after the first such refusal.
+    PutOff { token: Token, now: Instant, until: Instant },
+    /// The peer refused it, or did not answer.
+    NotTaken,
 }
 
 /// What a state weighs on its way.
@@ -107,6 +121,7 @@ impl Repairs {
             oversized: VecDeque::new(),
             large_sent: 0,
             in_flight: 0,
+            put_off_until: None,
             taken: true,
         };
         self.jobs.insert(job_id, job);
@@ -141,8 +156,8 @@ impl Repairs {
         self.last = Some(job_id);
         let Some(job) = self.jobs.get_mut(&job_id) else { return Ok(None) };
         let next = match job.oversized.front() {
-            Some(token) if !self.oversized => {
-                let states = holdings.states_at(job.partition.n, *token).inspect_err(|_| job.taken = false)?;
+            Some(&token) if !self.oversized => {
+                let states = holdings.states_at(job.partition.n, token).inspect_err(|_| job.taken = false)?;
                 let mut large =
                     states.into_iter().filter(|state| state.2.value_bytes() > self.window).skip(job.large_sent);
                 let (next, more) = (large.next(), large.next().is_some());
@@ -151,7 +166,7 @@ impl Repairs {
                     job.oversized.pop_front();
                     job.large_sent = 0;
                 }
-                next
+                next.map(|state| (token, state))
             }
             _ => {
                 while job.ready.is_empty()
@@ -163,12 +178,12 @@ impl Repairs {
                         .into_iter()
                         .partition(|state| state.2.value_bytes() > self.window);
                     job.oversized.extend((!large.is_empty()).then_some(token));
-                    job.ready.extend(ordinary);
+                    job.ready.extend(ordinary.into_iter().map(|state| (token, state)));
                 }
                 job.ready.pop_front()
             }
         };
-        let Some((bucket, key, siblings)) = next else { return Ok(None) };
+        let Some((token, (bucket, key, siblings))) = next else { return Ok(None) };
         let bytes = siblings.value_bytes() + siblings.vv().len() * 16 + key.as_bytes().len() + FRAME_BYTES;
         let is_oversized = siblings.value_bytes() > self.window;
         job.in_flight += 1;
@@ -179,11 +194,11 @@ impl Repairs {
                 self.bytes += bytes;
             }
         }
-        Ok(Some(Parcel { job_id, to: job.to, bucket, key, siblings, size: ParcelSize { bytes, is_oversized } }))
+        Ok(Some(Parcel { job_id, to: job.to, token, bucket, key, siblings, size: ParcelSize { bytes, is_oversized } }))
     }
 
-    /// A state has been taken, or has not been and will not be.
-    pub(super) fn landed(&mut self, job_id: JobId, size: ParcelSize, taken: bool) {
+    /// A state is not under way any more.
+    pub(super) fn landed(&mut self, job_id: JobId, size: ParcelSize, landed: Landed) {
         match size.is_oversized {
             true => self.oversized = false,
             false => {
@@ -193,7 +208,15 @@ impl Repairs {
         }
         if let Some(job) = self.jobs.get_mut(&job_id) {
             job.in_flight = job.in_flight.saturating_sub(1);
-            job.taken &= taken;
+            match landed {
+                Landed::Taken => {}
+                Landed::PutOff { token, now, until } if now < *job.put_off_until.get_or_insert(until) => {
+                    if !job.tokens.contains(&token) {
+                        job.tokens.push_back(token);
+                    }
+                }
+                Landed::PutOff { .. } | Landed::NotTaken => job.taken = false,
+            }
         }
     }
 
@@ -228,7 +251,7 @@ impl Reconciler {
                 Ok(None) => continue,
                 Err(error) => return self.fail(error),
             };
-            let Parcel { job_id, to, bucket, key, siblings, size } = parcel;
+            let Parcel { job_id, to, token, bucket, key, siblings, size } = parcel;
             let bytes = size.bytes;
             shard.metrics.aae_keys_sent.inc();
             shard.metrics.aae_bytes.inc_by(bytes as u64);
@@ -241,7 +264,7 @@ impl Reconciler {
                 now,
                 to,
                 Request::Replica(ReplicaRequest::Merge(merge)),
-                Asked::Merge { of: to, job_id, size },
+                Asked::Merge { of: to, job_id, token, size },
             );
         }
     }

@@ -42,6 +42,8 @@ struct Pair {
     sides: [Side; 2],
     now: Now,
     loses_merges: bool,
+    /// So many merges are refused for want of room.
+    refuses: usize,
 }
 
 impl Held {
@@ -148,7 +150,12 @@ impl Pair {
         let bucket = BucketDefinition::built_in(2);
         let topology = TopologyBuilder::of(["a", "b"]).bucket(bucket).shared();
         let now = Now { instant: Instant(1_000_000), wall: Hlc(9) };
-        let mut pair = Pair { sides: ["a", "b"].map(|name| Side::new(name, &topology, now)), now, loses_merges: false };
+        let mut pair = Pair {
+            sides: ["a", "b"].map(|name| Side::new(name, &topology, now)),
+            now,
+            loses_merges: false,
+            refuses: 0,
+        };
         for i in 0..2 {
             let peer = pair.id(1 - i);
             pair.sides[i].reconciler.handle_peer_up(now, peer);
@@ -197,7 +204,13 @@ impl Pair {
                         Output::Send { request: Request::Replica(ReplicaRequest::Merge(_)), .. }
                             if self.loses_merges => {}
                         Output::Send { id, request: Request::Replica(ReplicaRequest::Merge(merge)), .. } => {
-                            let reply = self.sides[other].merge(merge);
+                            let reply = match self.refuses.checked_sub(1) {
+                                Some(left) => {
+                                    self.refuses = left;
+                                    Reply::Refused(Refusal::Overloaded { retry_after_ms: 50 })
+                                }
+                                None => self.sides[other].merge(merge),
+                            };
                             let to = self.id(other);
                             self.sides[i].call(now, |machine, view| {
                                 machine.handle_reply(view, to, id, reply);
@@ -261,6 +274,35 @@ fn what_either_side_lacks_is_sent_and_afterwards_nothing_is() {
     }
     pair.pass(Duration::from_secs(60));
     assert_eq!([pair.sides[0].merges, pair.sides[1].merges], [40, 40]);
+}
+
+#[test]
+fn what_a_peer_has_no_room_for_is_sent_again_in_the_same_exchange() {
+    let mut pair = Pair::new();
+    let (now, interval) = (pair.now, Duration::from_secs(86_400));
+    let limits = AaeLimits { interval, ..AaeLimits::default() };
+    pair.sides.iter_mut().for_each(|side| side.reconciler.handle_limits(now, &limits));
+    pair.hold(0, 0..60);
+    pair.hold(1, 40..100);
+    pair.refuses = 50;
+    pair.pass(Duration::from_secs(20));
+    assert!(pair.is_equal(), "the next round is a day off");
+    assert_eq!((pair.refuses, [pair.sides[0].merges, pair.sides[1].merges]), (0, [40, 40]));
+}
+
+#[test]
+fn a_peer_that_never_has_room_keeps_no_exchange_for_longer_than_it_is_waited_for() {
+    let mut pair = Pair::new();
+    let (now, interval) = (pair.now, Duration::from_secs(86_400));
+    let limits = AaeLimits { interval, ..AaeLimits::default() };
+    pair.sides.iter_mut().for_each(|side| side.reconciler.handle_limits(now, &limits));
+    pair.hold(pair.begins(), 0..20);
+    pair.refuses = usize::MAX;
+    // Eight partitions, two at a time.
+    pair.pass(Duration::from_secs(120));
+    let under_way = pair.sides.iter().map(|side| side.reconciler.begun.len() + side.reconciler.answering.len());
+    assert_eq!(under_way.sum::<usize>(), 0, "others wait for their turn");
+    assert!(pair.figures(pair.begins()).partitions.iter().any(|line| line.unequal), "it is not forgotten");
 }
 
 #[test]
