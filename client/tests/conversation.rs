@@ -395,9 +395,12 @@ async fn a_newer_ring_is_learned_from_any_answer() {
     cluster.set(fake::topology(new, &["default"]));
     received.answer_from_ring(2, Response::Read(fake::read(&[])));
     let _ = get.await.expect("does not panic").expect("answered");
-    while client.topology().expect("has heard of it").ring().version().0 < 2 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let told = async {
+        while client.topology().expect("has heard of it").ring().version().0 < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), told).await.expect("the client hears of the newer ring");
     let get = tokio::spawn(client.bucket("default").get("k").into_future());
     cluster.nodes[1].next().await.values(&[]);
     let _ = get.await.expect("does not panic").expect("answered");

@@ -6,7 +6,7 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
-use driftless_client::{Client, Fate, Outcome, Profile};
+use driftless_client::{Cause, Client, ConnectFailure, Fate, Outcome, Profile, TopCommand};
 use driftless_proto::client::{ReadExplanation, ReplicaAnswer, Request, Response, Stored};
 use driftless_proto::observed::{Explanation, Observed, ObservedRequest};
 use driftless_proto::{ProtocolVersions, Refusal, greeting};
@@ -73,6 +73,24 @@ async fn a_get_is_explained_by_an_older_node_in_its_own_words() {
     let read = get.await.expect("does not panic").expect("is found");
     let told = read.explanation().and_then(|told| told.read.as_ref()).expect("it is explained");
     assert_eq!((told.needed, told.counted, &told.replicas[0].fate), (1, 1, &Fate::Read("never seen".into())));
+}
+
+/// It would take the question for a broken frame, and end the connection.
+#[tokio::test]
+async fn a_node_of_an_older_release_is_not_asked_for_its_hot_keys_and_goes_on() {
+    let (mut node, client) = older().await;
+    let error = client.top("ada", &TopCommand { bucket: None, most: 5 }).await.expect_err("it counts none");
+    let cause = error.request().expect("it is about a request").cause();
+    assert!(
+        matches!(cause, Cause::NotConnected { failure: ConnectFailure::Protocol { .. }, .. }),
+        "`driftless top` goes by it: {cause:?}"
+    );
+    assert!(error.to_string().contains("takes protocol version 4, and ada speaks 3: update ada"), "{error}");
+    let status = tokio::spawn(async move { client.status("ada").await });
+    let first = node.next().await;
+    assert!(matches!(first.frame.request, Request::Status), "nothing came before: {:?}", first.frame.request);
+    first.status();
+    status.await.expect("does not panic").expect("on the same connection");
 }
 
 #[tokio::test]

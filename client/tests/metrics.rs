@@ -3,7 +3,7 @@
 mod fake;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use driftless_client::{Client, NoRetry, Refusal};
 use fake::Cluster;
@@ -47,7 +47,7 @@ async fn what_is_counted_is_in_the_table_of_the_page() {
     refused.expect_err("was refused");
     // Sent, and never answered.
     let (unknown, _) = tokio::join!(
-        bucket.put(&key, "pears").retry(NoRetry).via("cyd").timeout(Duration::from_millis(50)).send(),
+        bucket.put(&key, "pears").retry(NoRetry).via("cyd").timeout(Duration::from_secs(2)).send(),
         cluster.nodes[2].next_request()
     );
     unknown.expect_err("was not answered");
@@ -80,6 +80,7 @@ async fn what_is_counted_is_in_the_table_of_the_page() {
 async fn until(snapshotter: &Snapshotter, name: &str, least: u64) -> Counted {
     // A snapshot takes the histograms' values out.
     let mut all = Counted::new();
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         for (key, _, _, value) in snapshotter.snapshot().into_vec() {
             let labels: Vec<String> =
@@ -97,6 +98,7 @@ async fn until(snapshotter: &Snapshotter, name: &str, least: u64) -> Counted {
         if all.get(name).is_some_and(|count| *count >= least) {
             return all;
         }
+        assert!(Instant::now() < deadline, "{name} was not counted {least} times: {all:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -50,14 +50,16 @@ fn answer_with(received: &Received, acks: u8) {
 /// Makes the client hear something from a node, and know it.
 async fn sign_of_life(cluster: &mut Cluster, client: &Client, node: usize) {
     let (asking, name) = (client.clone(), cluster.nodes[node].name.clone());
-    let status = tokio::spawn(async move { asking.status(name).await });
-    while !status.is_finished() {
-        tokio::select! {
-            received = cluster.nodes[node].next() => received.status(),
-            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+    let status = tokio::time::timeout(LONG, asking.status(name));
+    let answering = async {
+        loop {
+            cluster.nodes[node].next().await.status();
         }
+    };
+    tokio::select! {
+        answered = status => drop(answered.expect("it answers before long").expect("answered")),
+        () = answering => {}
     }
-    status.await.expect("does not panic").expect("answered");
 }
 
 #[tokio::test]
@@ -150,9 +152,12 @@ async fn a_page_that_a_silent_node_owes_is_asked_for_by_the_arcs_of_the_newer_ri
     let received = cluster.nodes[owners[1]].next_request().await;
     received.answer_from_ring(doubled.ring().version().0, Response::Stored(by_two()));
     stored(telling).await;
-    while client.topology().expect("knows one").ring().version() != doubled.ring().version() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let told = async {
+        while client.topology().expect("knows one").ring().version() != doubled.ring().version() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, told).await.expect("the client hears of the doubled ring");
 
     // Silence is noticed by what is asked next.
     let noticing = put(&client, "k");

@@ -186,6 +186,8 @@ bugs! {
     DamagedHintServed = "damaged-hint-served",
     /// A damaged record counts itself among those that it is restored from.
     RestoredFromTooFew = "restored-from-too-few",
+    /// A damaged record is restored from answers that are older than the damaged copy beside it, which may have held more.
+    RestoredFromTooOld = "restored-from-too-old",
     /// What was asked for one damage of a record restores a later one as well.
     RestoringNotEnded = "restoring-not-ended",
     /// What a node has taken in beside a damaged record is dropped when that is restored.
@@ -204,6 +206,10 @@ bugs! {
     LostStoreAnswers = "lost-store-answers",
     /// Others compare with a store that was lost.
     LostStoreFeeds = "lost-store-feeds",
+    /// An arc is scanned by whatever version of the ring it was named: of doubled partitions it is another one.
+    ScanByAnyVersion = "scan-by-any-version",
+    /// Actors stamp on when partitions are doubled, and count the writes of others than before.
+    ActorKeptWhenDoubled = "actor-kept-when-doubled",
     /// A write that began by an older version is passed on by the newer one, though it may have been stamped.
     BegunAgainElsewhere = "begun-again-elsewhere",
 }
@@ -219,6 +225,7 @@ impl Bug {
         Bug::HintsFirstWithoutBound,
         Bug::ExchangeForgotten,
         Bug::RetryNotKept,
+        Bug::RestoredFromTooOld,
         Bug::RestoringNotEnded,
         Bug::TreeKeptWithDamage,
         Bug::SyncSkipped,
@@ -233,6 +240,8 @@ impl Bug {
         Bug::ClosedAnswers,
         Bug::OnePassIsEnough,
         Bug::LostStoreFeeds,
+        Bug::ScanByAnyVersion,
+        Bug::ActorKeptWhenDoubled,
     ];
 
     /// Bugs that the simulator must find.

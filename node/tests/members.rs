@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Cluster, TestClient, block_on, eventually, get, put};
+use common::{Cluster, TestClient, block_on, eventually, get, order, put};
 use driftless_node::node::Node;
 use driftless_proto::client::{Request, Response};
 use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand, ClusterState, Decided, Plan};
@@ -68,21 +68,6 @@ fn who_is_no_member_is_let_in_and_serves_nothing() {
 /// Who may give orders.
 async fn operator(cluster: &Cluster, node: usize) -> TestClient {
     cluster.client_as(node, "boss", Some(Role::Operator)).await
-}
-
-/// What is answered to an order, once it can be carried out.
-async fn order(client: &mut TestClient, command: ClusterCommand) -> ClusterAnswer {
-    let mut last = None;
-    for _ in 0..200 {
-        match client.ask(Request::Cluster(command.clone())).await {
-            Response::Cluster(answer) => return answer,
-            // The nodes are just finding together.
-            Response::Failed(failure) => last = Some(failure),
-            other => panic!("{command:?}: {other:?}"),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{command:?}: {last:?}");
 }
 
 async fn state(client: &mut TestClient) -> ClusterState {

@@ -6,15 +6,15 @@ mod common;
 
 use std::time::{Duration, SystemTime};
 
-use common::{Cluster, TestClient, block_on, endpoint, eventually, identity, log, soon, topology};
+use common::{Cluster, TestClient, block_on, endpoint, eventually, get, identity, log, order, soon, topology};
 use driftless_node::net::certificates::{CertificateAuthority, Issued, NODE_SERVER_NAME, Validity};
 use driftless_node::net::tls::{TlsError, TlsFiles, TlsIdentity};
 use driftless_node::node::{Node, NodeError, NodeSettings};
 use driftless_node::peer::{Body, Hello, Incarnation, Message, Read, ReplicaRequest, RequestId, Traced, Want};
 use driftless_node::time::Instant;
-use driftless_proto::client::{Request, Response};
+use driftless_proto::client::{Request, Response, Scan};
 use driftless_proto::frame::{self, ALPN_CLIENT, ALPN_PEER, FRAME_MAX, FrameReader};
-use driftless_proto::membership::ClusterCommand;
+use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand};
 use driftless_proto::{BucketId, Failure, Key, ProtocolVersions, Refusal, Role, TraceContext, greeting};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 
@@ -245,6 +245,96 @@ fn a_client_goes_by_a_version_that_both_speak_or_is_told_who_is_to_be_updated() 
                 assert_serves(&cluster).await;
             }
         }
+    });
+    cluster.stop();
+}
+
+/// The versions of a release from before partitions could be doubled.
+fn of_before_doubling() -> ProtocolVersions {
+    ProtocolVersions::new(ProtocolVersions::OURS.lowest().0, greeting::DOUBLING.0 - 1).expect("it is still spoken with")
+}
+
+/// Doubles the partitions of a cluster of one member.
+async fn double(cluster: &Cluster) {
+    let mut boss = cluster.client_as(0, "boss", Some(Role::Operator)).await;
+    order(&mut boss, ClusterCommand::Stage(Change::DoublePartitions)).await;
+    let ClusterAnswer::Plan(plan) = order(&mut boss, ClusterCommand::Plan).await else { panic!("a plan is shown") };
+    order(&mut boss, ClusterCommand::Commit { plan: plan.name }).await;
+    soon("it goes by twice the partitions", || cluster.node(0).status().ring_version == plan.version).await;
+}
+
+#[test]
+fn a_client_of_before_partitions_could_be_doubled_goes_on_but_is_told_nothing_of_a_ring_that_it_cannot_read() {
+    let cluster = one_node();
+    block_on(async {
+        let ca = cluster.authority.certificate_pem();
+        let mut old =
+            TestClient::connect_speaking(cluster.address(0), ca, &cluster.client_identity(), of_before_doubling())
+                .await;
+        let mut new = cluster.client(0).await;
+        let scan = Request::Scan(Scan {
+            bucket: BucketId::DEFAULT,
+            arc: driftless_ring::ArcIndex(0),
+            after: None,
+            limit: 10,
+            r: None,
+            prefix: bytes::Bytes::new(),
+            // The frame says it.
+            ring_version: 0,
+        });
+        let asks = [Request::Topology, scan];
+        old.put("key", "value", None).await;
+        for request in asks.clone() {
+            let answer = old.ask(request).await;
+            assert!(matches!(answer, Response::Topology(_) | Response::Page(_)), "{answer:?}");
+        }
+
+        double(&cluster).await;
+        for request in asks {
+            let answer = new.ask(request.clone()).await;
+            assert!(matches!(answer, Response::Topology(_) | Response::Page(_)), "{answer:?}");
+            match old.ask(request).await {
+                Response::Failed(Failure::Refused(Refusal::BadRequest(why))) => assert!(
+                    why.contains("have been doubled") && why.ends_with("cannot read such a ring: update it"),
+                    "{why}"
+                ),
+                other => panic!("it cannot read that: {other:?}"),
+            }
+        }
+        old.put("another", "value", None).await;
+        for key in ["key", "another"] {
+            assert_eq!(old.get(key).await.siblings[0].value, "value");
+        }
+        assert!(matches!(old.ask(get("nothing")).await, Response::Read(_)), "it goes on");
+    });
+    cluster.stop();
+}
+
+#[test]
+fn a_node_of_before_partitions_could_be_doubled_is_turned_away_once_they_are() {
+    // The second is no member: it may call, and the test plays it.
+    let mut cluster = Cluster::plan_with(&[1, 1], 1);
+    cluster.start_node(0);
+    block_on(async {
+        let issued = cluster.authority.issue_node(&cluster.members[1].name, holder()).expect("a plain name");
+        let hello = hello(&cluster);
+        let old = greeting::encode(of_before_doubling(), &hello).expect("fits");
+        let (connection, _send, mut receive) = begin(&cluster, &issued, ALPN_PEER, &old).await;
+        assert_eq!(greeted(&mut receive).await, Some(ProtocolVersions::OURS));
+        connection.close(0_u32.into(), b"done");
+
+        double(&cluster).await;
+        let before = turned_away(&cluster);
+        let (connection, _send, _receive) = begin(&cluster, &issued, ALPN_PEER, &old).await;
+        let why = format!(
+            "the partitions of this cluster have been doubled, and {} is of a release that cannot read such a ring (protocol {})",
+            cluster.members[1].name,
+            of_before_doubling().highest()
+        );
+        assert_turned_away(&cluster, connection, before, &why).await;
+        let new = greeting::encode(ProtocolVersions::OURS, &hello).expect("fits");
+        let (_connection, _send, mut receive) = begin(&cluster, &issued, ALPN_PEER, &new).await;
+        assert_eq!(greeted(&mut receive).await, Some(ProtocolVersions::OURS), "once it is updated");
     });
     cluster.stop();
 }

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Cluster, block_on, eventually, get, put};
 use driftless_proto::client::{DrainCommand, Liveness, Request, Response};
@@ -348,6 +348,18 @@ impl Events {
         let data = lines.next().expect("goes on");
         serde_json::from_str(data.strip_prefix("data: ").expect("is data")).expect("is JSON")
     }
+
+    /// What is told of the cluster, once it is so.
+    fn until(&mut self, what: &str, holds: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let seen = self.next("cluster");
+            if holds(&seen) {
+                return seen;
+            }
+            assert!(Instant::now() < deadline, "did not happen in time: {what}: {seen}");
+        }
+    }
 }
 
 #[test]
@@ -366,11 +378,8 @@ fn the_status_page_is_fed_with_what_every_node_says_of_itself() {
         let node = node.expect("is a member");
         (node["state"].as_str().expect("is a word").to_owned(), node["figures"].clone())
     };
-    let mut seen = events.next("cluster");
     // Of a node with more shards than this one too; the first to be asked may be late.
-    while ["a", "b", "c"].iter().any(|name| state(&seen, name).0 != "up") {
-        seen = events.next("cluster");
-    }
+    let seen = events.until("all are up", |seen| ["a", "b", "c"].iter().all(|name| state(seen, name).0 == "up"));
     let (_, figures) = state(&seen, "b");
     assert_eq!(figures["status"]["name"], "b");
     let puts = figures["requests"].as_array().expect("is one").iter().find(|one| one["operation"] == "put").cloned();
@@ -382,15 +391,13 @@ fn the_status_page_is_fed_with_what_every_node_says_of_itself() {
         let mut operator = cluster.client_as(2, "operator", Some(Role::Operator)).await;
         operator.ask(Request::Drain(DrainCommand::Begin)).await;
     });
-    while state(&seen, "c").1["status"]["conditions"][0]["name"] != "draining" {
-        seen = events.next("cluster");
-    }
+    let draining = |seen: &_| state(seen, "c").1["status"]["conditions"][0]["name"] == "draining";
+    let seen = events.until("c is drained", draining);
     assert_eq!(seen["troubles"][0]["nodes"], serde_json::json!(["c"]));
 
     cluster.stop_node(1);
-    while state(&seen, "b") != ("down".to_owned(), serde_json::Value::Null) {
-        seen = events.next("cluster");
-    }
+    let down = ("down".to_owned(), serde_json::Value::Null);
+    let seen = events.until("b is down", |seen| state(seen, "b") == down);
     assert_eq!(seen["verdict"]["well"], false);
     assert!(seen["verdict"]["remedy"].as_str().is_some_and(|remedy| remedy.starts_with("start it")), "{seen}");
     cluster.stop();

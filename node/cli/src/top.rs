@@ -224,3 +224,32 @@ pub(crate) const SWITCH_ON: &str =
 
 const NAMES: &str = "Keys are shown by their tokens; `keys = true` under `[top]` in node.toml and a SIGHUP show names. \
                      `driftless ring --key KEY` prints the token of a key that you suspect.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_of_an_older_release_and_one_that_does_not_show_it_are_named_beside_what_the_others_say() {
+        let counts = Said::Top(Box::new(Top { watches: true, names: true, ..Top::default() }));
+        let denied = Said::Denied("takes the role operator".to_owned());
+        let answers = [("n1", Said::Older), ("n2", counts), ("n3", denied), ("n4", Said::Older)];
+        let answers = answers.map(|(name, said)| (name.to_owned(), said));
+        let top = joined(answers.iter().map(|(_, said)| said));
+        let said = text(&answers, &top, By::default(), &[], true);
+        for remark in ["Not counted at n1, n4: of an older release.", "Not shown by n3: that takes an operator."] {
+            assert!(said.lines().any(|line| line == remark), "{said}");
+        }
+        let told = as_json(&answers, &top, By::default(), &[]);
+        assert_eq!((&told["older"], &told["silent"]), (&json!(["n1", "n4"]), &json!(["n3"])));
+    }
+
+    #[test]
+    fn who_asks_without_the_right_is_told_why_unless_some_node_answers() {
+        let denied = || Said::Denied("takes the role operator".to_owned());
+        let both = [denied(), Said::Older];
+        assert_eq!(super::denied(both.iter()), Some("takes the role operator"));
+        let told = [denied(), Said::Top(Box::default())];
+        assert_eq!(super::denied(told.iter()), None);
+    }
+}

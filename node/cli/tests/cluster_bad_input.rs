@@ -292,6 +292,32 @@ fn rereads(dev: &Dev, config: &Path) {
     assert_eq!(announced(), before, "what the directives say counts");
     reread("name = ", &["ERROR", "cannot be used", "not well-formed"]);
     reread(&good, &["found=\"unchanged\"", "configuration"]);
+
+    // By the default nothing is slow that has not taken a second.
+    let slow = |part: &str| {
+        let text = std::fs::read_to_string(&log).expect("is there");
+        let took_ms = |line: &str| line.split(" ms=").nth(1)?.split(' ').next()?.parse::<u64>().ok();
+        let is_brief = |line: &&str| took_ms(line).is_some_and(|ms| ms < 1_000);
+        text.lines().filter(|line| line.contains("slow request")).filter(is_brief).any(|line| line.contains(part))
+    };
+    let put = |number: u32| dev.run(&["--endpoint", endpoint, "put", &format!("slow-{number}"), "v"]).code == Some(0);
+    // Not every key is coordinated by this node.
+    let until_slow = |part: &str| dev.eventually(part, || (0..10).all(put) && slow(part));
+    reread(&format!("{good}\n[log]\nslow = \"1us\"\n"), &["found=\"taken\"", "key=\"log.slow\"", "to=\"1us\""]);
+    until_slow("operation=\"put\"");
+    assert!(!slow(" key="), "only tokens are named");
+    let named = format!("{good}\n[log]\nslow = \"1us\"\nslow_keys = true\n");
+    reread(&named, &["found=\"taken\"", "key=\"log.slow_keys\"", "to=\"true\""]);
+    until_slow(" key=\"slow-");
+
+    let top = |field: &str| dev.json(&["top"])[field].clone();
+    assert_eq!((top("names"), top("not_watching")), (json!(false), json!([])));
+    reread(&format!("{good}\n[top]\nkeys = true\n"), &["found=\"taken\"", "key=\"top.keys\"", "to=\"true\""]);
+    dev.eventually("names are shown", || put(0) && top("names") == json!(true));
+    reread(&format!("{good}\n[top]\nwatch = false\n"), &["found=\"taken\"", "key=\"top.watch\"", "to=\"false\""]);
+    dev.eventually("nothing is counted", || top("not_watching") == json!([name]));
+    reread(&good, &["found=\"taken\"", "key=\"top.watch\"", "to=\"true\""]);
+    dev.eventually("it is counted again", || top("not_watching") == json!([]));
 }
 
 /// Of the machine and the node everything is said all the same.

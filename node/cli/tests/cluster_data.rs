@@ -236,6 +236,17 @@ fn looking_around_agrees_with_itself() {
     let counted = |phase: &str| explained["explanation"][phase]["counted"].as_u64();
     assert!(counted("read") > Some(0) && counted("write") == explained["acks"].as_u64(), "{explained}");
     dev.fails(3, &["put", "-b", "carts", "k", "1", "-w", "9", "--explain"], &["bad quorum", "coordinated by"]);
+    for command in [&["put", "-b", "carts", "k", "1", "-w", "9"][..], &["delete", "-b", "carts", "k", "-w", "9"]] {
+        let failed = dev.run(&[command, &["--explain", "--format", "json"]].concat());
+        let error = serde_json::from_str::<Value>(&failed.stderr).expect("is JSON")["error"].clone();
+        assert_eq!((failed.code, &error["code"]), (Some(3), &json!(3)), "{error}");
+        let told = &error["explanation"];
+        assert!(told["coordinator"].as_str().is_some_and(|name| name.starts_with('n')), "{error}");
+        assert_eq!((&told["partition"].is_string(), &told["stamp"]), (&true, &Value::Null), "{error}");
+        let failed = dev.run(&[command, &["--format", "json"]].concat());
+        let error = serde_json::from_str::<Value>(&failed.stderr).expect("is JSON")["error"].clone();
+        assert_eq!((&error["code"], error.get("explanation")), (&json!(3), None), "nobody has asked for it");
+    }
 
     // A dump of one bucket loads into another.
     let file = dev.file("carts.jsonl").display().to_string();

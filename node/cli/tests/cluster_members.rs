@@ -2,7 +2,7 @@
 
 mod cluster_support;
 
-use cluster_support::{Dev, Done, driftless, expect_failure, finish, sample_file, text};
+use cluster_support::{Dev, Done, driftless, expect_failure, finish, sample, sample_file, text};
 use serde_json::Value;
 
 fn add(dev: &Dev, words: &[&str]) -> Done {
@@ -168,6 +168,74 @@ fn most_voters_are_lost_and_the_one_that_is_left_goes_on() {
     assert_eq!(members(&dev), ["n1", "n4", "n5"]);
     let loaded = dev.json(&["load", sample_file()]);
     assert_eq!((&loaded["unchanged"], &loaded["failed"]), (&5_287.into(), &0.into()), "nothing is lost that n1 held");
+}
+
+/// What a node says of the ring that it goes by: its version, how many partitions it has, and who holds how many.
+fn partitions(dev: &Dev) -> (Value, Value, Vec<Value>) {
+    let ring = dev.json(&["ring"]);
+    let members = ring["members"].as_array().expect("a list");
+    (ring["version"].clone(), ring["partitions"].clone(), members.iter().map(|one| one["partitions"].clone()).collect())
+}
+
+/// All keys of the bucket, as often as a scan of everything names them.
+fn scanned(dev: &Dev) -> Vec<String> {
+    let mut keys: Vec<String> = dev.ok(&["scan", "--wait", "60s"]).lines().map(str::to_owned).collect();
+    keys.sort();
+    keys
+}
+
+#[test]
+fn partitions_are_doubled_and_everything_is_there_by_the_same_keys_and_contexts_and_members_change_afterwards() {
+    // More than replicas: partitions have owners to move between.
+    let dev = Dev::of(4, |_| ());
+    dev.ok(&["load", sample_file()]);
+    dev.ok(&["put", "divided", "apples"]);
+    dev.ok(&["put", "divided", "pears"]);
+    let context = text(&dev.json(&["get", "divided"]), "context");
+    let mut keys: Vec<String> = sample().into_iter().map(|(key, _)| key).collect();
+    keys.push("divided".to_owned());
+    keys.sort();
+    assert_eq!(scanned(&dev), keys);
+    agreed(&dev);
+    let (version, before, owned) = partitions(&dev);
+
+    let plan = change(&dev, &["double"]);
+    assert_eq!(plan["slots_moved"], 0, "{plan}");
+    let twice = |count: &Value| Value::from(2 * count.as_u64().expect("a number"));
+    let doubled = partitions(&dev);
+    assert_eq!(doubled.0, version.as_u64().expect("a number") + 1);
+    assert_eq!(doubled.1, twice(&before));
+    assert_eq!(doubled.2, owned.iter().map(twice).collect::<Vec<_>>(), "of the same owners");
+    assert_eq!(scanned(&dev), keys);
+    for endpoint in dev.endpoints() {
+        let read = dev.json(&["--endpoint", &endpoint, "get", "divided"]);
+        assert_eq!(read["values"], serde_json::json!(["apples", "pears"]), "through {endpoint}");
+    }
+    dev.ok(&["put", "divided", "plums", "--context", &context]);
+    assert_eq!(dev.json(&["get", "divided"])["values"], serde_json::json!(["plums"]), "what was read before is meant");
+    let loaded = dev.json(&["load", sample_file()]);
+    assert_eq!((&loaded["unchanged"], &loaded["failed"]), (&5_287.into(), &0.into()), "nothing is lost");
+
+    // What a node has on its disk is numbered anew as well.
+    dev.kill("n2");
+    let mut n2 = dev.serve("n2");
+    let alone = dev.text_of("n2", "listen");
+    dev.eventually("n2 serves", || dev.run(&["--endpoint", &alone, "get", "divided"]).code == Some(0));
+    dev.eventually("all are up", || dev.ok(&["status"]).contains("All 4 nodes are up and connected."));
+    assert_eq!(dev.json(&["cluster", "status", "--node", "n2"])["version"], doubled.0);
+    assert_eq!(dev.json(&["--endpoint", &alone, "get", "divided"])["values"], serde_json::json!(["plums"]));
+    assert_eq!(scanned(&dev), keys);
+
+    agreed(&dev);
+    let plan = change(&dev, &["set", "n1", "--weight", "2"]);
+    assert_ne!(plan["slots_moved"], 0, "{plan}");
+    let weighted = partitions(&dev);
+    assert_eq!(weighted.1, doubled.1);
+    assert_ne!(weighted.2, doubled.2);
+    assert_eq!(scanned(&dev), keys);
+    let loaded = dev.json(&["load", sample_file()]);
+    assert_eq!((&loaded["unchanged"], &loaded["failed"]), (&5_287.into(), &0.into()), "nothing is lost");
+    n2.kill().and_then(|()| n2.wait()).expect("it runs");
 }
 
 #[test]

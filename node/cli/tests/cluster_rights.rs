@@ -81,6 +81,8 @@ fn roles_are_kept_and_what_is_done_is_written_to_a_file_that_can_be_rotated() {
     assert_eq!(run_as(&dev, "app", &["put", "k", "v"]).code, Some(0));
     assert_eq!(run_as(&dev, "web", &["get", "k"]).code, Some(0));
     expect_failure(&run_as(&dev, "app", &["aae", "pause"]), 3, "an order of a writer", &["takes the role operator"]);
+    expect_failure(&run_as(&dev, "app", &["top"]), 3, "hot keys for a writer", &["takes the role operator"]);
+    dev.eventually("an operator sees them", || dev.json(&["top"])["keys"][0]["bucket"] == "default");
     dev.ok(&["aae", "pause"]);
     dev.ok(&["aae", "resume"]);
     dev.eventually("it is written down", || says(&audit, "ordered", "client/dev/operator"));

@@ -169,9 +169,11 @@ async fn a_cluster_of_the_release_before_is_upgraded_node_by_node_and_no_client_
         let are_of_the_past = "are of a release that cannot double partitions: update them first";
         // Whoever is asked is of either release.
         let refused = dev.run(&["cluster", "double"]);
-        let says = [of_the_past, are_of_the_past, "speaks protocol version 3"];
+        let says = [of_the_past, are_of_the_past, "this request takes protocol version 4, and "];
         assert!(says.iter().any(|why| refused.stderr.contains(why)), "{refused:?}");
         assert_ne!(refused.code, Some(0));
+        let counted = dev.ok(&["top"]);
+        assert!(counted.contains(": of an older release."), "{counted}");
 
         dev.ok(&["drain", name, "--wait"]);
         load.go_on("a node is drained").await;

@@ -298,16 +298,19 @@ mod tests {
             assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("4 connections to this port"), "{answer}");
         }
         watchers.pop().unwrap().abort();
-        // A place is free again once the end of that one has been noticed.
-        loop {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-            let mut begun = [0; 12];
-            stream.read_exact(&mut begun).await.unwrap();
-            if &begun == b"HTTP/1.1 200" {
-                break;
+        let seated = async {
+            loop {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+                let mut begun = [0; 12];
+                stream.read_exact(&mut begun).await.unwrap();
+                if &begun == b"HTTP/1.1 200" {
+                    break;
+                }
             }
-        }
+        };
+        let noticed = tokio::time::timeout(Duration::from_secs(60), seated).await;
+        noticed.expect("a place is free again once the end of that one has been noticed");
         server.abort();
     }
 

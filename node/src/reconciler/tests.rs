@@ -7,7 +7,7 @@ use driftless_antientropy::{Bits, Digest, LeafMap, Records, Tree, Unreadable};
 use driftless_proto::{
     ActorId, BucketDefinition, BucketId, Dot, Hlc, Key, Siblings, Topology, Version, VersionVector, WriteId,
 };
-use driftless_ring::{Token, TokenRange};
+use driftless_ring::{ArcIndex, Token, TokenRange};
 use driftless_testkit::TopologyBuilder;
 
 use super::*;
@@ -47,6 +47,14 @@ struct Pair {
 }
 
 impl Held {
+    /// The trees of a node that owns these, and holds nothing.
+    fn no_keys(topology: &Topology, node: NodeId) -> BTreeMap<PartitionId, Tree> {
+        let tree = |partition: PartitionId| {
+            (partition, Tree::new(LeafMap::new(topology.ring().partitions(), partition.arc), Bits::MIN))
+        };
+        topology.ring().owned(node).map(tree).collect()
+    }
+
     fn put(&mut self, topology: &Topology, (bucket, key, siblings): KeyState) {
         let place = topology.place(topology.bucket(bucket).expect("it exists"), &key);
         let before = self.states.get(&(place.partition.n, place.token));
@@ -108,10 +116,7 @@ impl Side {
         let aae = AaeLimits { interval: Duration::from_secs(2), confirm: Duration::ZERO, ..AaeLimits::default() };
         let limits = Limits { aae, ..Limits::default() };
         let node = NodeId::of_name(name);
-        let tree = |partition: PartitionId| {
-            (partition, Tree::new(LeafMap::new(topology.ring().partitions(), partition.arc), Bits::MIN))
-        };
-        let trees = topology.ring().owned(node).map(tree).collect();
+        let trees = Held::no_keys(topology, node);
         let held = Held { trees, states: BTreeMap::new(), damaged: None, is_damaged: false };
         let shard = Shard {
             node,
@@ -247,6 +252,25 @@ impl Pair {
             }
         }
         self.now.instant = until;
+    }
+
+    /// Partitions are doubled, and both sides know and have numbered theirs anew.
+    fn double(&mut self) {
+        let (before, now) = (self.sides[0].shard.topology.clone(), self.now);
+        let ring = before.ring().doubled().expect("there may be more");
+        let topology = Arc::new(before.with_ring(ring).expect("fits"));
+        for side in &mut self.sides {
+            side.shard.topology = topology.clone();
+            side.shard.configurations = Arc::new(Configurations::of_file(topology.clone()));
+            side.held.trees = Held::no_keys(&topology, side.shard.node);
+            let states = std::mem::take(&mut side.held.states);
+            states.into_values().for_each(|state| side.held.put(&topology, state));
+            side.call(now, |machine, view| machine.handle_configurations(view));
+        }
+    }
+
+    fn tell(&mut self, i: usize, command: AaeCommand) {
+        self.sides[i].call(self.now, |machine, view| machine.handle_command(view, command));
     }
 
     fn is_equal(&self) -> bool {
@@ -410,6 +434,50 @@ fn what_was_under_way_with_a_peer_ends_when_it_is_lost_and_begins_anew_when_it_i
     pair.sides[begins].reconciler.handle_peer_up(now, peer);
     pair.pass(Duration::from_secs(30));
     assert!(pair.is_equal());
+}
+
+fn arcs(arcs: impl IntoIterator<Item = u32>) -> BTreeSet<PartitionId> {
+    arcs.into_iter().map(|arc| PartitionId { n: 2, arc: ArcIndex(arc) }).collect()
+}
+
+/// It is paused, so nothing is compared before the partitions are others.
+#[test]
+fn what_an_operator_wants_compared_now_is_so_in_each_half_once_partitions_are_doubled() {
+    let mut pair = Pair::new();
+    pair.hold(0, 0..100);
+    pair.pass(Duration::from_secs(30));
+    // The other side begins the usual rounds: this one compares what it is told to, and nothing else.
+    let told = 1 - pair.begins();
+    pair.tell(told, AaeCommand::Pause);
+    pair.tell(told, AaeCommand::Run(arcs([5]).first().copied()));
+    pair.double();
+    pair.tell(told, AaeCommand::Resume);
+    let mut compared = BTreeSet::new();
+    while let Some(output) = pair.sides[told].reconciler.poll_output() {
+        if let Output::Send { request: Request::Exchange(Exchange::Sums(sums)), .. } = output {
+            compared.extend(sums.lines.iter().map(|line| line.partition));
+        }
+    }
+    assert_eq!(compared, arcs([10, 11]));
+}
+
+/// Else a node that has lost its disk would be taken for one that holds half of it, and say that it is whole.
+#[test]
+fn what_a_side_has_lacked_it_has_lacked_in_each_half_once_partitions_are_doubled() {
+    let mut pair = Pair::new();
+    let topology = pair.sides[0].shard.topology.clone();
+    let bucket = topology.bucket(BucketId::DEFAULT).expect("it exists");
+    let arc = |number: &u64| {
+        let key = Key::new(number.to_be_bytes().to_vec()).expect("valid");
+        topology.place(bucket, &key).partition.arc.0
+    };
+    pair.hold(0, (0..400).filter(|number| arc(number) < 3));
+    pair.pass(Duration::from_secs(30));
+    assert!(pair.is_equal());
+    assert_eq!(pair.sides[1].reconciler.lacking, arcs(0..3));
+    pair.double();
+    assert_eq!(pair.sides[1].reconciler.lacking, arcs(0..6));
+    assert_eq!((pair.figures(0).lacking, pair.figures(1).lacking), (0, 6));
 }
 
 /// It pauses; or has lost the connection, of which the other side has one more.

@@ -199,7 +199,12 @@ impl<S: Store> Replica<S> {
                     self.turn.put_hint(beside, stored, After::Moved);
                 }
                 // That is damaged as well: the others may know what it held since they were asked, and are asked anew.
-                (None, Some(_)) if !self.turn.changes.contains_key(&located.record) => return Ok(()),
+                (None, Some(_))
+                    if !self.turn.changes.contains_key(&located.record)
+                        && !shard.planted.is(Bug::RestoredFromTooOld) =>
+                {
+                    return Ok(());
+                }
                 _ => {}
             }
             // Others may have answered twice within one turn: what was kept beside the record is in what the first answer has made.
@@ -296,7 +301,10 @@ impl<S: Store> Replica<S> {
         if self.turn.hints.contains_key(&hint) {
             return Ok(());
         }
-        if hint.target() == shard.node && self.damage.records.contains(&record) {
+        if hint.target() == shard.node
+            && self.damage.records.contains(&record)
+            && !shard.planted.is(Bug::RestoredFromTooOld)
+        {
             self.outputs.push_back(Output::EndRestoring { bucket, key });
             self.damage.ask_anew(record.clone());
             self.ask_for_more();

@@ -74,6 +74,11 @@ impl Actors {
         self.live.get(&partition).filter(|actor| vv.counter(actor.id) > actor.counter).map(|actor| actor.id)
     }
 
+    /// Whether no partition has one.
+    pub(super) fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+
     /// Ends the actors of all partitions but these.
     pub(super) fn keep(&mut self, partitions: &BTreeSet<PartitionId>) {
         self.live.retain(|partition, _| partitions.contains(partition));

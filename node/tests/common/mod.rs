@@ -24,7 +24,7 @@ use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreEr
 use driftless_node::store::memory::MemoryStore;
 use driftless_proto::client::{Get, Put, Read, Request, RequestFrame, Response, ResponseFrame, Stored};
 use driftless_proto::frame::{self, ALPN_CLIENT, FRAME_MAX, FRAME_SHARED_MAX, FrameReader};
-use driftless_proto::membership::StoreId;
+use driftless_proto::membership::{ClusterAnswer, ClusterCommand, StoreId};
 use driftless_proto::{
     BucketId, ContextToken, Failure, Key, ProtocolVersions, Refusal, Role, Topology, WriteId, greeting,
 };
@@ -376,11 +376,25 @@ impl TestClient {
         TestClient::on(endpoint_with(ca, identity, ALPN_CLIENT, transport), address).await
     }
 
+    /// One of a release that speaks these versions of the protocol.
+    pub async fn connect_speaking(
+        address: SocketAddr,
+        ca: &str,
+        identity: &Issued,
+        versions: ProtocolVersions,
+    ) -> TestClient {
+        TestClient::greet(endpoint(ca, identity, ALPN_CLIENT), address, versions).await
+    }
+
     async fn on(endpoint: Endpoint, address: SocketAddr) -> TestClient {
+        TestClient::greet(endpoint, address, ProtocolVersions::OURS).await
+    }
+
+    async fn greet(endpoint: Endpoint, address: SocketAddr, versions: ProtocolVersions) -> TestClient {
         let connection =
             endpoint.connect(address, NODE_SERVER_NAME).expect("valid").await.expect("the node accepts us");
         let (mut send, receive) = connection.open_bi().await.expect("a stream");
-        let greeting = greeting::encode(ProtocolVersions::OURS, &()).expect("fits");
+        let greeting = greeting::encode(versions, &()).expect("fits");
         send.write_all(&greeting).await.expect("the connection is up");
         let reader = FrameReader::new(FRAME_SHARED_MAX);
         let mut client =
@@ -481,6 +495,21 @@ impl TestClient {
             other => panic!("get {key}: {other:?}"),
         }
     }
+}
+
+/// What is answered to an order, once it can be carried out.
+pub async fn order(client: &mut TestClient, command: ClusterCommand) -> ClusterAnswer {
+    let mut last = None;
+    for _ in 0..200 {
+        match client.ask(Request::Cluster(command.clone())).await {
+            Response::Cluster(answer) => return answer,
+            // The nodes are just finding together.
+            Response::Failed(failure) => last = Some(failure),
+            other => panic!("{command:?}: {other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{command:?}: {last:?}");
 }
 
 pub fn get(key: &str) -> Request {

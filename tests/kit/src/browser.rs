@@ -1,8 +1,6 @@
 //! A real browser for tests of the status page, spoken to over a pipe: commands and events are JSON objects that end with a zero byte (the
 //! DevTools protocol). Nothing but the browser's own program is needed for it, and without that nothing is tested, which is said.
 
-#![allow(clippy::print_stdout, reason = "why nothing is tested is told")]
-
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -27,7 +25,9 @@ impl Browser {
     /// Opens a page; says why not where there is no browser.
     pub fn open(url: &str) -> Option<Browser> {
         if !Path::new(PROGRAM).exists() {
-            println!("not tested in a browser: there is no {PROGRAM} (Debian's package chromium)");
+            // Past what the tests' harness keeps back of a test that passes.
+            let why = format_args!("not tested in a browser: there is no {PROGRAM} (Debian's package chromium)");
+            writeln!(std::io::stderr(), "{why}").expect("somebody listens");
             return None;
         }
         let profile = tempfile::tempdir().expect("a temporary directory");

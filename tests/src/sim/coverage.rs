@@ -117,6 +117,8 @@ pub const REQUIRED: &[&str] = &[
     "records dropped where they moved away",
     "reads refused by a store that is not whole",
     "requests counted by key",
+    "requests to replicas with a trace",
+    "scans that met other arcs",
 ];
 
 impl Coverage {

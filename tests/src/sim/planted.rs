@@ -200,6 +200,24 @@ mod tests {
     }
 
     #[test]
+    fn the_pages_name_every_bug_and_count_them() {
+        let page = include_str!("../../../docs/simulation.md");
+        let has_row = |bug: &&Bug| page.lines().any(|line| line.starts_with(&format!("| `{}` |", bug.name())));
+        let unnamed = Bug::ALL.iter().filter(|bug| !page.contains(&format!("`{}`", bug.name())));
+        assert_eq!(unnamed.collect::<Vec<_>>(), [&Bug::AckBeforeSync; 0]);
+        let hunted = Bug::hunted();
+        assert_eq!(hunted.iter().filter(|bug| !has_row(bug)).collect::<Vec<_>>(), [&Bug::AckBeforeSync; 0]);
+        // Those in the log have worlds of their own.
+        let held = Bug::HELD_BY_TESTS.iter().filter(has_row).count();
+        let found = hunted.len();
+        let readme: Vec<&str> = include_str!("../../../README.md").split_whitespace().collect();
+        let counted = format!(
+            "{found} planted mistakes must each be found within {SEEDS_PER_REGIME} seeds, and {held} that it cannot notice"
+        );
+        assert!(readme.join(" ").contains(&counted), "README says: {counted}");
+    }
+
+    #[test]
     fn what_was_never_reached_is_told_from_what_nobody_noticed() {
         let unreached = hunt(&[(Regime::Plain, 0, 0), (Regime::Stress, 0, 0)]);
         let unnoticed = hunt(&[(Regime::Plain, 0, 0), (Regime::Stress, 3, 1_234)]);

@@ -91,6 +91,12 @@ impl Walker {
         self.walk.is_some()
     }
 
+    /// How the ring was divided when it asked for the page that it waits for by this attempt.
+    pub fn asks_by(&self, attempt: u64) -> Option<Partitions> {
+        let waits = self.attempt == Some(attempt);
+        self.walk.as_ref().filter(|_| waits).map(|under_way| under_way.partitions)
+    }
+
     /// The request for the next page, by this version of the ring.
     pub fn request(&mut self, topology: &Topology) -> Request {
         let under_way = self.walk.as_mut().expect("a walk is under way");

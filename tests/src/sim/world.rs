@@ -544,6 +544,8 @@ impl World {
             self.judges.coverage.add("leaves listed in several messages", 1);
         }
         self.judges.coverage.add("exchanges said to be over early", is_over_early(&message.body).into());
+        let is_traced = matches!(&message.body, Body::Request { request: Request::Traced(_), .. });
+        self.judges.coverage.add("requests to replicas with a trace", is_traced.into());
         let is_unready = matches!(&message.body, Body::Reply(Reply::Refused(Refusal::Unready)));
         self.judges.coverage.add("reads refused by a store that is not whole", is_unready.into());
         if let Body::Reply(Reply::Refused(Refusal::Overloaded { .. })) = &message.body {
@@ -585,6 +587,7 @@ impl World {
         let (client, op) = match self.workload.attempts.get(&to.request) {
             Some(&Attempt::Operation { client, op }) => (client, op),
             Some(&Attempt::Page { walker }) => {
+                self.note_other_arcs(node, walker, to.request, &response);
                 let delay = self.workload.walkers[walker].rng.random_range(50..800);
                 let page = Event::Page { walker, attempt: to.request, response: Some(response) };
                 return self.schedule.after(delay, page);
@@ -635,6 +638,15 @@ impl World {
         if let Some(delay) = self.cluster.network.client_delivery() {
             self.schedule.after(delay, Event::Response { client, attempt: to.request, response });
         }
+    }
+
+    /// Whether a page was refused since its arc is one of fewer or of more than this node knows.
+    fn note_other_arcs(&mut self, node: usize, walker: usize, attempt: u64, response: &Response) {
+        let is_stale = matches!(response, Response::Failed(Failure::Refused(Refusal::StaleRing { .. })));
+        let theirs = self.workload.walkers[walker].asks_by(attempt);
+        let ours = self.cluster[node].configurations.as_ref().map(|ours| ours.topology().ring().partitions());
+        let met = is_stale && theirs.is_some() && theirs != ours;
+        self.judges.coverage.add("scans that met other arcs", u64::from(met));
     }
 
     /// A delete has found nothing. Whether others hold copies of the key for nodes that were not reached.

@@ -18,6 +18,9 @@ use tokio::sync::watch;
 
 use crate::admin::serve::{Bounds, Pulse, serve};
 
+/// Far more than anything takes that is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A node, as far as its page can tell.
 struct Stage {
     address: SocketAddr,
@@ -55,6 +58,15 @@ impl Stage {
         let address = listener.local_addr().unwrap();
         runtime.spawn(async move { serve("n1", &listener, router, Bounds::USUAL).await });
         Stage { address, shown, refusal, streams, _runtime: runtime }
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "a browser takes real time")]
+    fn until_nobody_streams(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.streams.load(Ordering::SeqCst) > 0 {
+            assert!(Instant::now() < deadline, "{} streams are still open", self.streams.load(Ordering::SeqCst));
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn url(&self) -> String {
@@ -129,7 +141,7 @@ impl Shown {
     #[track_caller]
     #[allow(clippy::disallowed_methods, reason = "a browser takes real time")]
     fn eventually(&mut self, expression: &str) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + PATIENCE;
         while self.0.evaluate(expression) != json!(true) {
             let all = "document.querySelector('main').innerText";
             assert!(Instant::now() < deadline, "never {expression}: {}", self.0.evaluate(all));
@@ -309,9 +321,7 @@ fn a_page_that_comes_back_into_sight_says_that_it_is_not_live_until_it_is() {
     shown.0.evaluate("window.later = 0; const now = Date.now; Date.now = () => now() + window.later");
     shown.0.evaluate("const after = setTimeout; window.setTimeout = (what, ms) => after(what, ms / 1000)");
     shown.hide(true);
-    while stage.streams.load(Ordering::SeqCst) > 0 {
-        std::thread::yield_now();
-    }
+    stage.until_nobody_streams();
     shown.0.evaluate("window.later = 600000");
     shown.listen();
     shown.hide(false);

@@ -147,9 +147,12 @@ fn a_running_node_takes_what_it_can_and_is_told_of_the_rest_again_and_again() {
 #[test]
 fn shards_take_those_limits_that_are_said_to_be_taken() {
     let before = file("name = \"n1\"").read(&[], &[]).expect("is fine");
-    for knob in KNOBS.iter().filter(|knob| knob.key.starts_with("limits.") || knob.key.starts_with("aae.")) {
-        let others = ["7", "77", "7s", "7MiB", "7GiB"];
-        let read = others.iter().find_map(|other| file("name = \"n1\"").read(&[], &[(knob.key, other)]).ok());
+    let of_shards = ["limits.", "aae.", "top.", "log.slow"];
+    for knob in KNOBS.iter().filter(|knob| of_shards.iter().any(|start| knob.key.starts_with(start))) {
+        let others = ["7", "77", "7s", "7MiB", "7GiB", "true", "false"];
+        let is_other = |read: &NodeConfig| before.reloaded(read).is_ok_and(|(_, changes)| !changes.is_empty());
+        let read = |other: &&str| file("name = \"n1\"").read(&[], &[(knob.key, other)]).ok().filter(is_other);
+        let read = others.iter().find_map(read);
         let read = read.unwrap_or_else(|| panic!("{} has another value", knob.key));
         let mut taken = before.limits.clone();
         taken.take_changeable(&read.limits);

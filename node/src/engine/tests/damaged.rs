@@ -432,39 +432,53 @@ fn a_damaged_copy_beside_a_damaged_record_is_given_up_and_the_next_write_is_kept
 #[test]
 fn what_was_answered_before_the_copy_beside_was_lost_does_not_restore_the_record() {
     for noticed_before in [false, true] {
-        let mut trio = Trio::new();
-        trio.put_and_settle(0, put(SIBLINGS, "precious", None));
-        trio.damage(0, SIBLINGS, 1);
-        trio.pass(Duration::from_millis(1));
-        (0..2).for_each(|_| trio.deliver());
-        let answers: Vec<_> = trio.wire.drain(..).collect();
-        assert_eq!(answers.len(), 2, "both have answered");
-        let request = trio.ask(0, put(SIBLINGS, "acknowledged", None));
-        let missed = trio.id(1);
-        trio.wire.retain(|(_, to, _)| *to != missed);
-        trio.settle();
-        assert_eq!(trio.stored(request).acks, 2);
-        let beside = crate::replica::record::HintKey::new(trio.id(0), &trio.record(SIBLINGS));
-        let is_damaged = trio.engines[0].store_mut().damage(beside.as_bytes(), |bytes| flipped(bytes, 1));
-        assert!(is_damaged, "it is there, and synced");
-        if noticed_before {
-            let request = trio.hand_in(0, put(SIBLINGS, "later", None));
-            trio.engines[0].commit(trio.now);
-            assert_eq!(trio.reply(request), None);
-        }
-        for (from, _, message) in answers {
-            trio.engines[0].handle_peer(trio.now, from, message);
-        }
-        trio.turn(0);
-        assert_eq!(trio.engines[0].shard.metrics.records_restored.get(), 0, "these are too old");
-        trio.settle();
-        trio.pass(Duration::from_millis(1));
-        trio.settle();
-        assert_eq!(trio.engines[0].shard.metrics.records_restored.get(), 1);
-        let held = trio.holds(0, SIBLINGS);
-        let texts: Vec<_> = held.values().filter_map(|version| version.value.as_deref()).collect();
-        assert!(texts.contains(&&b"acknowledged"[..]) && texts.contains(&&b"precious"[..]), "{texts:?}");
+        lose_the_copy_beside(noticed_before, Planted::default());
     }
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn a_record_that_is_restored_from_too_old_answers_is_noticed() {
+    for noticed_before in [false, true] {
+        crate::planted::assert_noticed(crate::planted::Bug::RestoredFromTooOld, |planted| {
+            lose_the_copy_beside(noticed_before, planted);
+        });
+    }
+}
+
+fn lose_the_copy_beside(noticed_before: bool, planted: Planted) {
+    let mut trio = Trio::with_planted(3, planted);
+    trio.put_and_settle(0, put(SIBLINGS, "precious", None));
+    trio.damage(0, SIBLINGS, 1);
+    trio.pass(Duration::from_millis(1));
+    (0..2).for_each(|_| trio.deliver());
+    let answers: Vec<_> = trio.wire.drain(..).collect();
+    assert_eq!(answers.len(), 2, "both have answered");
+    let request = trio.ask(0, put(SIBLINGS, "acknowledged", None));
+    let missed = trio.id(1);
+    trio.wire.retain(|(_, to, _)| *to != missed);
+    trio.settle();
+    assert_eq!(trio.stored(request).acks, 2);
+    let beside = crate::replica::record::HintKey::new(trio.id(0), &trio.record(SIBLINGS));
+    let is_damaged = trio.engines[0].store_mut().damage(beside.as_bytes(), |bytes| flipped(bytes, 1));
+    assert!(is_damaged, "it is there, and synced");
+    if noticed_before {
+        let request = trio.hand_in(0, put(SIBLINGS, "later", None));
+        trio.engines[0].commit(trio.now);
+        assert_eq!(trio.reply(request), None);
+    }
+    for (from, _, message) in answers {
+        trio.engines[0].handle_peer(trio.now, from, message);
+    }
+    trio.turn(0);
+    assert_eq!(trio.engines[0].shard.metrics.records_restored.get(), 0, "these are too old");
+    trio.settle();
+    trio.pass(Duration::from_millis(1));
+    trio.settle();
+    assert_eq!(trio.engines[0].shard.metrics.records_restored.get(), 1);
+    let held = trio.holds(0, SIBLINGS);
+    let texts: Vec<_> = held.values().filter_map(|version| version.value.as_deref()).collect();
+    assert!(texts.contains(&&b"acknowledged"[..]) && texts.contains(&&b"precious"[..]), "{texts:?}");
 }
 
 /// The only copy there is. It was refused for ever, also for overwriting.

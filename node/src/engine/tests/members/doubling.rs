@@ -86,7 +86,17 @@ fn partitions_are_doubled_while_keys_are_written_and_read() {
 /// An actor that went on would be that of two partitions, or of another one: counters would have gaps, and a vector would claim what is not.
 #[test]
 fn no_actor_goes_on_once_partitions_are_doubled() {
-    let mut changing = Changing::of(3, brisk());
+    write_before_and_after_doubling(Planted::default());
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn an_actor_that_is_kept_when_partitions_are_doubled_is_noticed() {
+    crate::planted::assert_noticed(crate::planted::Bug::ActorKeptWhenDoubled, write_before_and_after_doubling);
+}
+
+fn write_before_and_after_doubling(planted: Planted) {
+    let mut changing = Changing::with_planted(3, brisk(), planted);
     (0..KEYS).for_each(|number| changing.put(0, number));
     let actors = |changing: &Changing, numbers: std::ops::Range<usize>| {
         let dots = numbers.flat_map(|number| changing.dots(0, number).into_iter().map(move |dot| (number, dot)));
@@ -112,7 +122,17 @@ fn no_actor_goes_on_once_partitions_are_doubled() {
 /// Arc 5 of 8 is not arc 5 of 16: a page of the wrong one would leave out keys without a word.
 #[test]
 fn a_scan_by_another_version_is_refused_whether_it_is_older_or_newer() {
-    let mut changing = Changing::of(3, brisk());
+    scan_by_other_versions(Planted::default());
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn a_scan_that_is_answered_by_whatever_version_is_noticed() {
+    crate::planted::assert_noticed(crate::planted::Bug::ScanByAnyVersion, scan_by_other_versions);
+}
+
+fn scan_by_other_versions(planted: Planted) {
+    let mut changing = Changing::with_planted(3, brisk(), planted);
     let scan = |ring_version| {
         let arc = ArcIndex(5);
         Ask::Scan(Scan { bucket: STRICT, arc, after: None, limit: 9, r: None, prefix: Bytes::new(), ring_version })
