@@ -59,7 +59,7 @@ fn access_changes() -> Vec<AccessChange> {
         AccessChange::Default(Some(Role::Reader)),
         AccessChange::Grant { name: name.clone(), grant },
         AccessChange::Revoke { name: name.clone() },
-        AccessChange::Deny(Denial::Client(name.clone())),
+        AccessChange::Deny(Denial::Client(name)),
         AccessChange::Deny(Denial::Node("n9".to_owned())),
         AccessChange::Allow(Denial::Serial(Serial::of_bytes(&[0x5a, 0, 0xc3]))),
     ]
