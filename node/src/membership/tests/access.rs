@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use driftless_proto::greeting::AGREED_ACCESS;
-use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand};
+use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand, Moving, StoreId};
 use driftless_proto::{AccessChange, AgreedAccess, Denial, Grant, ProtocolVersions, Role};
-use driftless_ring::NodeId;
+use driftless_ring::{Member, NodeId};
 
 use super::flows::{CALM, ask, commit, founded, join, leave, plan, settle, state};
 use super::world::World;
+use crate::membership::{Ballot, Candidate, Letter, News, StagedChanges};
 
 fn deny(name: &str) -> AccessChange {
     AccessChange::Deny(Denial::Client(name.to_owned()))
@@ -240,6 +241,25 @@ fn every_member_must_be_there_and_understand_it_the_first_time() {
     world.crash(n3);
     world.run_for(Duration::from_secs(10));
     apply(&mut world, "n1", deny("trudy")).expect("n3 is known to understand it");
+}
+
+#[test]
+fn letters_that_speak_of_access_are_for_those_who_can_read_it() {
+    let mut world = founded();
+    apply(&mut world, "n1", deny("mallory")).expect("all are there");
+    let accept = |version| {
+        let record = Box::new(world.records[&version].clone());
+        Letter::Accept { ballot: Ballot::default(), record }.spoken_from()
+    };
+    assert_eq!([accept(2), accept(3)], [ProtocolVersions::OURS.lowest(), AGREED_ACCESS]);
+    let news = |change| {
+        let staged = Some(StagedChanges { base: 2, serial: 1, by: NodeId(1), changes: vec![change] });
+        let sender = Candidate { member: Member::new("n1", "h:1"), store: StoreId(1) };
+        let (marks, moving) = (Vec::new(), Moving::default());
+        Letter::News(Box::new(News { version: 2, digest: 0, settled: 0, staged, marks, moving, sender })).spoken_from()
+    };
+    let access = Change::SetAccess(deny("mallory"));
+    assert_eq!([news(join("n4")), news(access)], [ProtocolVersions::OURS.lowest(), AGREED_ACCESS]);
 }
 
 /// It could not read them: it is told nothing, and the world holds that against each letter that is delivered.
