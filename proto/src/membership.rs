@@ -719,7 +719,7 @@ mod tests {
         let several = vec![with.clone(), before.clone(), with.clone()];
         let bytes = postcard::to_stdvec(&several).expect("can be written");
         assert_eq!(postcard::from_bytes::<Vec<Record>>(&bytes), Ok(several));
-        assert_eq!(with.clone().with_access(AgreedAccess::default()), before, "nothing is left of it");
+        assert_eq!(with.with_access(AgreedAccess::default()), before, "nothing is left of it");
 
         let mut bytes = postcard::to_stdvec(&before).expect("can be written");
         bytes[0] = FORMAT_WITH_ACCESS;
