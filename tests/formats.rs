@@ -175,6 +175,7 @@ fn written(format: &Format) -> String {
         Format::Str => "text".to_owned(),
         Format::Option(inner) => format!("{}?", written(inner)),
         Format::Seq(inner) => format!("[{}]", written(inner)),
+        Format::Map { key, value } => format!("[({}, {})]", written(key), written(value)),
         Format::Tuple(inner) => format!("({})", inner.iter().map(written).collect::<Vec<_>>().join(", ")),
         Format::TupleArray { content, size } => format!("({})", vec![written(content); *size].join(", ")),
         plain => format!("{plain:?}").to_lowercase(),

@@ -18,6 +18,7 @@ pub(crate) fn is_change(command: &ClusterCommand) -> bool {
         ClusterCommand::State
         | ClusterCommand::Plan
         | ClusterCommand::History
+        | ClusterCommand::Access
         | ClusterCommand::Recover { force: false, .. } => false,
         ClusterCommand::Stage(_)
         | ClusterCommand::Clear

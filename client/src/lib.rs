@@ -208,6 +208,7 @@ pub use update::{TryUpdate, Update};
 struct Readme;
 
 pub use bytes::Bytes;
+pub use driftless_proto::access::{AccessChange, AgreedAccess, Denial, DenyList, Grant, Serial};
 pub use driftless_proto::client::{
     AaeCommand, AaePartition, AaeStatus, Condition, DamagedKey, DamagedKeys, DrainCommand, DrainStatus, HintsFor,
     Liveness, NodeStatus, PeerStatus, Restored, Severity, Sibling,
@@ -215,13 +216,14 @@ pub use driftless_proto::client::{
 pub use driftless_proto::figures::{Answered, Disk, ExchangesWith, Figures, RoundTrip};
 pub use driftless_proto::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use driftless_proto::membership::{
-    CandidateState, Change as ClusterChange, ClusterAnswer, ClusterCommand, ClusterState, Decided, MemberState, Moving,
-    Past, Plan, PlannedNode, Recovery, Staged,
+    AccessState, CandidateState, Change as ClusterChange, ClusterAnswer, ClusterCommand, ClusterState, Decided,
+    MemberState, Moving, Past, Plan, PlannedNode, Recovery, Staged,
 };
 pub use driftless_proto::observed::{Explanation, Fate, KeptHint, Made, PassedOn, Phase, ReplicaPart, Stamp};
 pub use driftless_proto::top::{BucketTop, HotKey, Seen, SeenKey, Top, TopCommand, TopKey};
 pub use driftless_proto::{
     BucketDefinition, BucketId, BucketName, Conflict as ConflictPolicy, ContextError, Durability, Hlc, Key, KeyError,
-    MalformedTraceContext, MalformedWriteId, Outcome, Quorum, Refusal, Scope, Topology, TraceContext, Unknown, WriteId,
+    MalformedTraceContext, MalformedWriteId, Outcome, Quorum, Refusal, Role, Scope, Topology, TraceContext, Unknown,
+    WriteId,
 };
 pub use driftless_ring::ArcIndex;

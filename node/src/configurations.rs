@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use driftless_proto::membership::{Record, StoreId};
-use driftless_proto::{BucketDefinition, BucketId, Topology};
+use driftless_proto::{AgreedAccess, BucketDefinition, BucketId, Topology};
 use driftless_ring::{Member, NodeId, PartitionId, Ring};
 
 mod marks;
@@ -42,6 +42,8 @@ pub struct Configurations {
     lost_stores: Vec<(NodeId, StoreId)>,
     /// The newest version that was forced, after the one that it follows on, if that is not done with.
     forced: Option<(u64, u64)>,
+    /// Who may do what, as the newest version says.
+    access: Arc<AgreedAccess>,
     /// Buckets were dropped: what was in them may still be stored.
     has_dropped: bool,
     /// Decided by voters, and not read from a file.
@@ -74,6 +76,7 @@ impl Configurations {
             lost: BTreeSet::new(),
             lost_stores: Vec::new(),
             forced: None,
+            access: Arc::default(),
             has_dropped: false,
             is_agreed: false,
             own: None,
@@ -178,6 +181,7 @@ impl Configurations {
             lost,
             lost_stores: newest.lost.clone(),
             forced: records.iter().rev().find_map(|record| Some((record.forced_on?, record.version()))),
+            access: Arc::new(newest.access().clone()),
             has_dropped: !newest.dropped.is_empty(),
             is_agreed: true,
             own: None,
@@ -203,6 +207,11 @@ impl Configurations {
     /// Whether anything changes hands: members change, or the own store is not what it was.
     pub fn is_moving(&self) -> bool {
         !self.older.is_empty() || !self.is_whole
+    }
+
+    /// Who may do what, as far as that is agreed on.
+    pub fn access(&self) -> &Arc<AgreedAccess> {
+        &self.access
     }
 
     /// Whether there were buckets that are no more.

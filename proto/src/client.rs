@@ -698,6 +698,11 @@ impl Request {
             Request::Cluster(
                 ClusterCommand::Stage(Change::DoublePartitions) | ClusterCommand::Apply(Change::DoublePartitions),
             ) => greeting::DOUBLING,
+            Request::Cluster(
+                ClusterCommand::Stage(Change::SetAccess(_))
+                | ClusterCommand::Apply(Change::SetAccess(_))
+                | ClusterCommand::Access,
+            ) => greeting::AGREED_ACCESS,
             Request::Observed(_) => greeting::OBSERVED,
             Request::Top(_) => greeting::TOP,
             _ => ProtocolVersions::OURS.lowest(),

@@ -25,6 +25,7 @@
 //!
 //! Nothing here performs I/O, reads a clock or draws a random number.
 
+pub mod access;
 pub mod apart;
 pub mod bucket;
 pub mod causality;
@@ -43,6 +44,7 @@ pub mod top;
 pub mod topology;
 pub mod trace;
 
+pub use access::{AccessChange, AgreedAccess, Denial, Grant, Serial};
 pub use apart::Apart;
 pub use bucket::{BucketDefinition, Conflict, Durability, Quorum, QuorumError};
 pub use causality::{

@@ -10,9 +10,11 @@
 use std::fmt;
 
 use driftless_ring::{NodeId, RingVersion};
+use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::access::{AccessChange, AgreedAccess};
 use crate::bucket::BucketDefinition;
 use crate::key::BucketId;
 use crate::topology::Topology;
@@ -54,6 +56,10 @@ pub struct Record {
     pub by: String,
     /// What was changed, in words.
     pub reason: String,
+    /// Who may do what. Nothing is written where it is empty: such a record has the bytes, and the digest, that releases give it which do
+    /// not know of this.
+    #[serde(skip_serializing_if = "AgreedAccess::is_empty")]
+    access: AgreedAccess,
 }
 
 /// Why a record does not hold together.
@@ -74,6 +80,9 @@ pub enum RecordError {
     /// A bucket that was dropped is there.
     #[error("it has a bucket of a number that was dropped")]
     Dropped,
+    /// There are two forms for one content.
+    #[error("it is of the format with access, and has none")]
+    Access,
 }
 
 impl Record {
@@ -94,8 +103,40 @@ impl Record {
         reason: String,
     ) -> Result<Record, RecordError> {
         let (format, forced_on) = (FORMAT, None);
-        RawRecord { format, cluster_id, parent, forced_on, topology, stores, voters, lost, dropped, by, reason }
-            .try_into()
+        let body =
+            RawBody { format, cluster_id, parent, forced_on, topology, stores, voters, lost, dropped, by, reason };
+        RawRecord { body, access: AgreedAccess::default() }.try_into()
+    }
+
+    /// One that follows on this one: of the same cluster, and with the same access.
+    ///
+    /// # Errors
+    /// [`RecordError`] if its parts do not go together.
+    #[allow(clippy::too_many_arguments)]
+    pub fn followed_by(
+        &self,
+        digest: u128,
+        topology: Topology,
+        stores: Vec<(NodeId, StoreId)>,
+        voters: Vec<NodeId>,
+        lost: Vec<(NodeId, StoreId)>,
+        dropped: Vec<BucketId>,
+        by: String,
+        reason: String,
+    ) -> Result<Record, RecordError> {
+        let next = Record::new(self.cluster_id, digest, topology, stores, voters, lost, dropped, by, reason)?;
+        Ok(next.with_access(self.access.clone()))
+    }
+
+    /// The same, with other access.
+    #[must_use]
+    pub fn with_access(self, access: AgreedAccess) -> Record {
+        Record { format: format_of(&access), access, ..self }
+    }
+
+    /// Who may do what, as far as that is agreed on.
+    pub fn access(&self) -> &AgreedAccess {
+        &self.access
     }
 
     /// The same, as one that follows on that version by force.
@@ -150,8 +191,14 @@ impl Record {
     }
 }
 
-#[derive(Deserialize)]
+/// What is read: what follows the body depends on the format that it begins with.
 struct RawRecord {
+    body: RawBody,
+    access: AgreedAccess,
+}
+
+#[derive(Deserialize)]
+struct RawBody {
     format: u8,
     cluster_id: u128,
     parent: u128,
@@ -165,11 +212,37 @@ struct RawRecord {
     reason: String,
 }
 
+impl<'de> Deserialize<'de> for RawRecord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawRecord, D::Error> {
+        struct Parts;
+
+        impl<'de> Visitor<'de> for Parts {
+            type Value = RawRecord;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a record")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<RawRecord, A::Error> {
+                let missing = || A::Error::custom("it ends too early");
+                let body: RawBody = parts.next_element()?.ok_or_else(missing)?;
+                let access = match body.format {
+                    FORMAT_WITH_ACCESS => parts.next_element()?.ok_or_else(missing)?,
+                    _ => AgreedAccess::default(),
+                };
+                Ok(RawRecord { body, access })
+            }
+        }
+
+        deserializer.deserialize_tuple(2, Parts)
+    }
+}
+
 impl TryFrom<RawRecord> for Record {
     type Error = RecordError;
 
-    fn try_from(raw: RawRecord) -> Result<Record, RecordError> {
-        let RawRecord {
+    fn try_from(RawRecord { body, access }: RawRecord) -> Result<Record, RecordError> {
+        let RawBody {
             format,
             cluster_id,
             parent,
@@ -181,9 +254,12 @@ impl TryFrom<RawRecord> for Record {
             dropped,
             by,
             reason,
-        } = raw;
-        if format != FORMAT {
+        } = body;
+        if ![FORMAT, FORMAT_WITH_ACCESS].contains(&format) {
             return Err(RecordError::Format(format));
+        }
+        if format != format_of(&access) {
+            return Err(RecordError::Access);
         }
         stores.sort_unstable();
         voters.sort_unstable();
@@ -205,8 +281,25 @@ impl TryFrom<RawRecord> for Record {
         if let Some(on) = forced_on {
             check_forced(topology.ring().version().0, on)?;
         }
-        Ok(Record { format, cluster_id, parent, forced_on, topology, stores, voters, lost, dropped, by, reason })
+        Ok(Record {
+            format,
+            cluster_id,
+            parent,
+            forced_on,
+            topology,
+            stores,
+            voters,
+            lost,
+            dropped,
+            by,
+            reason,
+            access,
+        })
     }
+}
+
+fn format_of(access: &AgreedAccess) -> u8 {
+    if access.is_empty() { FORMAT } else { FORMAT_WITH_ACCESS }
 }
 
 fn check_forced(version: u64, on: u64) -> Result<(), RecordError> {
@@ -262,6 +355,8 @@ pub enum Change {
     },
     /// Each partition becomes two, of the same owners; since [`DOUBLING`](crate::greeting::DOUBLING).
     DoublePartitions,
+    /// Somebody may do something else from now on, or is not let in; since [`AGREED_ACCESS`](crate::greeting::AGREED_ACCESS).
+    SetAccess(AccessChange),
 }
 
 impl fmt::Display for Change {
@@ -280,6 +375,7 @@ impl fmt::Display for Change {
             Change::SetBucket(bucket) => write!(f, "bucket {} is set", bucket.name),
             Change::DropBucket { name } => write!(f, "bucket {name} goes"),
             Change::DoublePartitions => f.write_str("partitions are doubled"),
+            Change::SetAccess(change) => change.fmt(f),
         }
     }
 }
@@ -313,6 +409,8 @@ pub enum ClusterCommand {
         /// Do it, instead of only saying what it would mean.
         force: bool,
     },
+    /// Say who may do what, as far as that is agreed on.
+    Access,
 }
 
 /// What is answered.
@@ -330,6 +428,17 @@ pub enum ClusterAnswer {
     History(Vec<Past>),
     /// To [`ClusterCommand::Recover`] without force.
     Recovery(Recovery),
+    /// To [`ClusterCommand::Access`].
+    Access(Box<AccessState>),
+}
+
+/// Who may do what, as far as that is agreed on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AccessState {
+    /// The version that says so.
+    pub version: u64,
+    /// What it says.
+    pub access: AgreedAccess,
 }
 
 /// What it would mean to go on by force.
@@ -538,8 +647,11 @@ pub struct CandidateState {
 /// Most voters: more would make deciding slower and nothing safer.
 pub const VOTERS_MAX: usize = 7;
 
-/// Format of [`Record`].
+/// Format of a [`Record`] that says nothing of access.
 const FORMAT: u8 = 1;
+
+/// Format of a [`Record`] that does. Releases before it know neither.
+const FORMAT_WITH_ACCESS: u8 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -582,6 +694,52 @@ mod tests {
         assert_eq!(postcard::from_bytes::<Record>(&bytes), Ok(forced.clone()));
         let damaged = postcard::to_stdvec(&Record { forced_on: Some(700), ..forced }).expect("can be written");
         assert!(postcard::from_bytes::<Record>(&damaged).is_err());
+    }
+
+    /// Written by the releases before access was agreed on: they must read it, and come to the same digest.
+    #[test]
+    fn a_record_without_access_has_the_bytes_that_it_always_had() {
+        let record = record(second(), "a", "b").expect("it fits");
+        let body =
+            (record.format, record.cluster_id, record.parent, record.forced_on, &record.topology, &record.stores);
+        let rest = (&record.voters, &record.lost, &record.dropped, &record.by, &record.reason);
+        let bytes = postcard::to_stdvec(&record).expect("can be written");
+        assert_eq!(bytes, postcard::to_stdvec(&(body, rest)).expect("can be written"));
+        assert_eq!((bytes[0], format!("{:032x}", record.digest()).as_str()), (1, "16399af8fe41669afbe0b19cde6584fc"));
+    }
+
+    #[test]
+    fn a_record_with_access_is_of_another_format_and_reads_as_it_was_written_among_others() {
+        let before = record(second(), "a", "b").expect("it fits");
+        let deny = AccessChange::Deny(crate::access::Denial::Client("mallory".to_owned()));
+        let access = before.access().with(&deny).expect("it is news");
+        let with = before.clone().with_access(access);
+        assert_eq!((before.format, with.format), (FORMAT, FORMAT_WITH_ACCESS));
+        assert_ne!(before.digest(), with.digest());
+        let several = vec![with.clone(), before.clone(), with.clone()];
+        let bytes = postcard::to_stdvec(&several).expect("can be written");
+        assert_eq!(postcard::from_bytes::<Vec<Record>>(&bytes), Ok(several));
+        assert_eq!(with.with_access(AgreedAccess::default()), before, "nothing is left of it");
+
+        let mut bytes = postcard::to_stdvec(&before).expect("can be written");
+        bytes[0] = FORMAT_WITH_ACCESS;
+        bytes.extend([0, 0, 0, 0, 0]);
+        assert!(postcard::from_bytes::<Record>(&bytes).is_err(), "one content has one form");
+        bytes[0] = 3;
+        assert!(postcard::from_bytes::<Record>(&bytes).is_err());
+    }
+
+    #[test]
+    fn access_goes_on_from_version_to_version() {
+        let first = record(second(), "a", "b").expect("it fits");
+        let access = AccessChange::Default(Some(crate::Role::Reader));
+        let first = first.clone().with_access(first.access().with(&access).expect("it is news"));
+        let (ring, words) = (second().again(&second()).expect("there is a next version"), String::new());
+        let topology = first.topology.with_ring(ring).expect("it fits");
+        let Record { stores, voters, lost, .. } = first.clone();
+        let next =
+            first.followed_by(5, topology, stores, voters, lost, Vec::new(), words.clone(), words).expect("it fits");
+        assert_eq!((next.access(), next.format, next.cluster_id), (first.access(), FORMAT_WITH_ACCESS, 7));
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub(crate) struct IssueArgs {
 pub(crate) struct ClientArgs {
     #[command(flatten)]
     issue: IssueArgs,
-    /// What its holder may do where the nodes' access files do not name it: reader, writer or operator
+    /// What its holder may do where neither `access grant` nor a node's access file names it: reader, writer or operator
     #[arg(long, value_name = "ROLE")]
     role: Option<Role>,
 }

@@ -5,7 +5,7 @@
 //! a node                      serve  cert  config  descriptors.rs   how many files may be open
 //! data                        put  get  delete  scan  load  dump  backup
 //! looking                     aae  doctor  hints  ring  status  transfers
-//! changing                    bucket  cluster  drain
+//! changing                    access  bucket  cluster  drain
 //! measuring                   bench
 //!                             global.rs         what every subcommand takes that speaks to a cluster
 //!                             profile.rs        which cluster is meant, and who we are to it
@@ -25,6 +25,7 @@
 #![allow(clippy::disallowed_methods, reason = "the command line is the edge: it reads clocks, waits and draws secrets")]
 
 mod aae;
+mod access;
 mod audit;
 mod backup;
 mod bench;
@@ -159,6 +160,14 @@ enum Command {
     ///
     /// Whoever changes one needs a certificate of an operator.
     Bucket(OnCluster<Group<bucket::Command>>),
+    /// Who may do what, on all nodes at once: roles by name, and who is not let in
+    ///
+    /// Each change is a version of the cluster, decided at once; nothing moves, and within a moment it holds on every node, also for
+    /// connections that are open. A client has the role of its grant; without one, that of a node's own access file; else that of its
+    /// certificate; else the default agreed on here; else the file's. Whoever is denied here or by a node's file is not let in.
+    ///
+    /// Whoever changes something needs a certificate of an operator. See docs/operations.md.
+    Access(OnCluster<Group<access::Command>>),
     /// Who the members are: let nodes join, leave and take the place of others, while everything is served
     ///
     /// Changes are staged (which costs nothing), planned (which says what would move) and committed by the plan's name. Whoever
@@ -281,6 +290,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Backup(on) => on.over(before).and_then(|(global, args)| backup::run(&global, &args.command)),
         Command::Scan(on) => on.over(before).and_then(|(global, args)| scan::run(&global, &args)),
         Command::Bucket(on) => on.over(before).and_then(|(global, args)| bucket::run(&global, args.command)).map(done),
+        Command::Access(on) => on.over(before).and_then(|(global, args)| access::run(&global, args.command)).map(done),
         Command::Cluster(on) => {
             on.over(before).and_then(|(global, args)| cluster::run(&global, args.command)).map(done)
         }

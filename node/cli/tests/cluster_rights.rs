@@ -123,3 +123,83 @@ fn roles_are_kept_and_what_is_done_is_written_to_a_file_that_can_be_rotated() {
     command.arg("serve").arg("--config").arg(path(&dev, "n1/node.toml"));
     expect_failure(&finish(command, b""), 2, "a bad access file", &["line 4 of", "\"my cart\" is not a bucket name"]);
 }
+
+/// How a command ends at each node, with the certificate of the client `web`.
+fn as_web(dev: &Dev, args: &[&str]) -> Vec<Option<i32>> {
+    let endpoints = dev.endpoints();
+    let run = |endpoint: &String| run_as(dev, "web", &[&["--endpoint", endpoint.as_str()], args].concat()).code;
+    endpoints.iter().map(run).collect()
+}
+
+/// Has it decided, once no version is unfinished.
+fn agree(dev: &Dev, args: &[&str]) {
+    let args = [&["access"], args].concat();
+    dev.eventually(&format!("{args:?}"), || dev.run(&args).code == Some(0));
+}
+
+#[test]
+fn what_the_cluster_agrees_on_is_said_once_and_holds_on_all_nodes_after_a_start_too() {
+    let mut dev = Dev::start();
+    dev.down();
+    for node in ["n1", "n2", "n3"] {
+        append(&path(&dev, &format!("{node}/node.toml")), "\n[audit]\nfile = \"audit.jsonl\"\n");
+    }
+    dev.up();
+    assert!(dev.ok(&["access", "show"]).contains("nothing is agreed on"));
+    issue(&dev, "web", &["--role", "operator"]);
+    assert_eq!(as_web(&dev, &["put", "k", "v"]), [Some(0); 3]);
+    let grant = ["access", "grant", "web", "writer", "--bucket", "carts"];
+    dev.eventually("it is agreed on", || {
+        let done = dev.run(&grant);
+        let is_told = done.stderr.contains("the cluster has no bucket carts: there nothing is allowed until it has");
+        assert!(done.code != Some(0) || is_told, "{}", done.stderr);
+        done.code == Some(0)
+    });
+    dev.eventually("it counts everywhere", || as_web(&dev, &["put", "k", "v"]) == [Some(3); 3]);
+    dev.eventually("the bucket comes to be", || dev.run(&["bucket", "create", "carts"]).code == Some(0));
+    dev.eventually("and there it may write", || as_web(&dev, &["put", "-b", "carts", "k", "v"]) == [Some(0); 3]);
+    agree(&dev, &["deny", "client", "web"]);
+    dev.eventually("it is let in nowhere", || as_web(&dev, &["get", "-b", "carts", "k"]) == [Some(1); 3]);
+    let shown = dev.json(&["access", "show"]);
+    assert_eq!(shown["denied"]["clients"], serde_json::json!(["web"]));
+    assert_eq!(shown["grants"], serde_json::json!([{ "client": "web", "role": "writer", "buckets": ["carts"] }]));
+
+    dev.down();
+    dev.up();
+    assert_eq!(as_web(&dev, &["get", "-b", "carts", "k"]), [Some(1); 3]);
+    agree(&dev, &["allow", "client", "web"]);
+    agree(&dev, &["revoke", "web"]);
+    dev.eventually("its certificate counts again", || as_web(&dev, &["put", "k", "v"]) == [Some(0); 3]);
+    let history = dev.ok(&["cluster", "history"]);
+    for what in [
+        "client web is writer in carts",
+        "client web is denied,",
+        "client web is denied no more",
+        "the grant of client web is taken back",
+    ] {
+        assert!(history.contains(what), "{what}: {history}");
+    }
+    let ordered = ["n1", "n2", "n3"].iter().flat_map(|node| lines(&path(&dev, &format!("{node}/audit.jsonl"))));
+    let changes: Vec<Value> =
+        ordered.filter(|line| line["event"] == "ordered").map(|line| line["change"].clone()).collect();
+    assert!(changes.iter().any(|change| change == "client web is denied"), "{changes:?}");
+
+    // Nobody locks the own certificate out by mistake; it is of the client `dev`.
+    let own = ["nothing is done", "--yes"];
+    dev.fails(2, &["access", "deny", "client", "dev"], &own);
+    dev.fails(2, &["access", "grant", "dev", "reader"], &own);
+    dev.fails(3, &["access", "deny", "node", "n2"], &["n2 is a member"]);
+    dev.eventually("what changes nothing is refused", || {
+        let done = dev.run(&["access", "revoke", "nobody"]);
+        done.code == Some(3) && done.stderr.contains("client nobody has no grant")
+    });
+    dev.eventually("with --yes it is done", || dev.run(&["access", "deny", "client", "dev", "--yes"]).code == Some(0));
+    dev.eventually("and the way in is a node's certificate", || {
+        let mut command = driftless();
+        let file = |name: &str| path(&dev, "n1").join(name);
+        command.arg("--profile").arg(dev.cluster()).arg("--cert").arg(file("node.pem"));
+        command.arg("--client-key").arg(file("node.key")).args(["access", "allow", "client", "dev"]);
+        finish(command, b"").code == Some(0)
+    });
+    dev.eventually("it is let in again", || dev.run(&["get", "k"]).code == Some(0));
+}

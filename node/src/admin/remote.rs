@@ -28,7 +28,6 @@ use tokio_rustls::TlsAcceptor;
 
 use super::serve::{ACCEPT_PAUSE, Bounds, Places, converse};
 use crate::net::node_context::NodeContext;
-use crate::net::rights::grant;
 use crate::net::verified::Verified;
 
 /// Who asks, from where: whom a connection has shown to be, if it has shown anything.
@@ -142,10 +141,10 @@ async fn only_for_readers(shared: &NodeContext, request: Request, next: Next) ->
 /// Why the visitor may not read, if that is so. Of one that has shown a certificate it is written down.
 pub(super) fn refusal(shared: &NodeContext, visitor: &Visitor) -> Option<&'static str> {
     let Some(verified) = &visitor.verified else { return Some(NO_CERTIFICATE) };
-    let access = shared.credentials.access().1;
-    let text = if verified.denied_by(&access).is_some() || verified.is_expired((shared.environment.wall)()) {
+    let allowed = shared.credentials.allowed().1;
+    let text = if verified.denied_by(&allowed).is_some() || verified.is_expired((shared.environment.wall)()) {
         "this certificate does not count any more\n"
-    } else if grant(&access, &verified.subject).role < Role::Reader {
+    } else if allowed.grant(&verified.subject).role < Role::Reader {
         "the role of this certificate does not allow reading\n"
     } else {
         return None;

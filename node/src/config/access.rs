@@ -13,25 +13,26 @@
 //! nodes = ["n3"]
 //! serials = ["5A:00:C3"]
 //! ```
-//! What the file says of a name is stronger than what the certificate says.
+//! What the file says of a name is stronger than what the certificate says; what the cluster agrees on is stronger than the file
+//! ([`AgreedAccess`](driftless_proto::AgreedAccess), `net::allowed`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use driftless_proto::{BucketName, Role, Topology};
+use driftless_proto::access::{self, AccessError, DenyList};
+use driftless_proto::{BucketName, Grant, Role, Topology};
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::error::{ConfigError, closest, read_file};
-use crate::net::subject::Subject;
 
 /// What an access file says. Without one, clients whose certificate says no role are writers, and nobody is denied.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Access {
     default: Role,
     clients: BTreeMap<String, Grant>,
-    denied: Denied,
+    denied: DenyList,
     /// Where it names buckets.
     buckets: Vec<Named>,
 }
@@ -43,31 +44,9 @@ struct Named {
     bucket: BucketName,
 }
 
-/// A role, and where it counts.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Grant {
-    /// What its holder may do.
-    pub role: Role,
-    /// In the buckets of these names; in all if absent. A name may be of a bucket that is still to come, or is dropped: buckets
-    /// come and go while nodes run.
-    pub buckets: Option<BTreeSet<BucketName>>,
-}
-
-/// Who is not let in.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct Denied {
-    clients: BTreeSet<String>,
-    nodes: BTreeSet<String>,
-    serials: BTreeSet<Serial>,
-}
-
-/// The serial number of a certificate, as `openssl x509 -serial` prints it: hexadecimal, upper case, no leading zeros.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Serial(String);
-
 impl Default for Access {
     fn default() -> Access {
-        Access { default: Role::Writer, clients: BTreeMap::new(), denied: Denied::default(), buckets: Vec::new() }
+        Access { default: Role::Writer, clients: BTreeMap::new(), denied: DenyList::default(), buckets: Vec::new() }
     }
 }
 
@@ -130,13 +109,9 @@ impl Access {
         }
         let deny = written.deny.unwrap_or_default();
         for serial in deny.serials {
-            match Serial::read(serial.get_ref()) {
-                Some(read) => drop(access.denied.serials.insert(read)),
-                None => {
-                    let expected = "as `openssl x509 -noout -serial -in FILE` prints it: hexadecimal digits";
-                    let problem = format!("{:?} is no serial number; write it {expected}", serial.get_ref());
-                    problems.push(refuse(Some(serial.span()), problem));
-                }
+            match serial.get_ref().parse() {
+                Ok(read) => drop(access.denied.serials.insert(read)),
+                Err(error) => problems.push(refuse(Some(serial.span()), error.to_string())),
             }
         }
         for (names, denied) in [(deny.clients, &mut access.denied.clients), (deny.nodes, &mut access.denied.nodes)] {
@@ -150,25 +125,19 @@ impl Access {
         (access, problems)
     }
 
-    /// What the client of this name may do; `certified` is the role in its certificate.
-    pub fn grant(&self, name: &str, certified: Option<Role>) -> Grant {
-        let unnamed = || Grant { role: certified.unwrap_or(self.default), buckets: None };
-        self.clients.get(name).cloned().unwrap_or_else(unnamed)
+    /// Of clients that are not named and whose certificate says no role.
+    pub fn default_role(&self) -> Role {
+        self.default
     }
 
-    /// Whether the client of this name is not let in.
-    pub fn denies_client(&self, name: &str) -> bool {
-        self.denied.clients.contains(name)
+    /// What it says of the client of this name, if anything.
+    pub fn grant(&self, name: &str) -> Option<&Grant> {
+        self.clients.get(name)
     }
 
-    /// Whether the node of this name is not let in.
-    pub fn denies_node(&self, name: &str) -> bool {
-        self.denied.nodes.contains(name)
-    }
-
-    /// Whether a certificate with this number is not let in, nor what it has signed.
-    pub fn denies_serial(&self, serial: &Serial) -> bool {
-        self.denied.serials.contains(serial)
+    /// Who is not let in.
+    pub fn denied(&self) -> &DenyList {
+        &self.denied
     }
 
     /// The buckets that it names and the cluster does not have: in them it allows nothing, until there is one. Each with its line
@@ -186,56 +155,14 @@ impl Access {
         };
         unknown.map(tell).collect()
     }
-
-    /// How many names and numbers are not let in.
-    pub fn denied(&self) -> usize {
-        self.denied.clients.len() + self.denied.nodes.len() + self.denied.serials.len()
-    }
-}
-
-impl Grant {
-    /// Whether it counts in the bucket of this name.
-    pub fn covers(&self, bucket: &BucketName) -> bool {
-        self.buckets.as_ref().is_none_or(|buckets| buckets.contains(bucket))
-    }
-}
-
-impl Serial {
-    /// From the bytes of the number in a certificate.
-    pub fn of_bytes(bytes: &[u8]) -> Serial {
-        let digits: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
-        Serial::of_digits(&digits)
-    }
-
-    /// Hexadecimal digits, with or without colons between them.
-    fn read(text: &str) -> Option<Serial> {
-        let digits: String = text.trim().chars().filter(|digit| *digit != ':').collect();
-        let is_number = !digits.is_empty() && digits.chars().all(|digit| digit.is_ascii_hexdigit());
-        is_number.then(|| Serial::of_digits(&digits.to_ascii_uppercase()))
-    }
-
-    fn of_digits(digits: &str) -> Serial {
-        Serial(digits.trim_start_matches('0').to_owned())
-    }
-}
-
-/// With a leading zero where the number of digits is odd, as OpenSSL has it.
-impl std::fmt::Display for Serial {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let zero = if self.0.len() % 2 == 1 || self.0.is_empty() { "0" } else { "" };
-        write!(f, "{zero}{}", self.0)
-    }
 }
 
 /// A name as certificates have it. Any other would be of nobody, and a line about nobody is a mistake that lets somebody in.
 fn plain(name: Spanned<String>) -> Result<String, (Range<usize>, String)> {
-    if Subject::is_plain(name.get_ref()) {
+    if access::is_name(name.get_ref()) {
         return Ok(name.into_inner());
     }
-    let problem = format!(
-        "no certificate has the name {:?}; write the last part of what `cert show` prints, as in \"web\" of driftless://shop/client/web",
-        name.get_ref()
-    );
+    let problem = AccessError::Name(name.get_ref().clone()).to_string();
     Err((name.span(), problem))
 }
 
@@ -272,6 +199,7 @@ fn line_of(text: &str, at: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use driftless_proto::Serial;
     use driftless_testkit::TopologyBuilder;
 
     fn parsed(text: &str) -> Result<Access, String> {
@@ -283,28 +211,28 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_says_is_stronger_than_the_certificate_and_that_stronger_than_the_default() {
+    fn it_says_something_of_those_that_it_names_and_a_default_of_all_others() {
         let text = "default = \"reader\"\n[[client]]\nname = \"web\"\nrole = \"writer\"\nbuckets = [\"default\"]\n";
         let access = parsed(text).expect("is fine");
-        let web = access.grant("web", Some(Role::Operator));
+        let web = access.grant("web").expect("is named");
         assert_eq!(web.role, Role::Writer);
         assert!(web.covers(&bucket("default")) && !web.covers(&bucket("carts")));
-        assert_eq!(access.grant("other", Some(Role::Operator)), Grant { role: Role::Operator, buckets: None });
-        assert_eq!(access.grant("other", None), Grant { role: Role::Reader, buckets: None });
+        assert_eq!((access.grant("other"), access.default_role()), (None, Role::Reader));
         assert_eq!(parsed("# nobody in particular").expect("is fine"), Access::default());
-        assert_eq!(Access::default().grant("x", None).role, Role::Writer);
-        assert_eq!(parsed("default = \"none\"").expect("is fine").grant("x", None).role, Role::None);
+        assert_eq!(Access::default().default_role(), Role::Writer);
+        assert_eq!(parsed("default = \"none\"").expect("is fine").default_role(), Role::None);
     }
 
     #[test]
     fn serial_numbers_are_read_as_other_tools_print_them() {
         let access = parsed("[deny]\nserials = [\"0a:FF:01\", \"0B0C\"]\nclients = [\"m\"]\n").expect("is fine");
-        assert!(access.denies_serial(&Serial::of_bytes(&[0, 0x0a, 0xff, 0x01])));
-        assert!(access.denies_serial(&Serial::of_bytes(&[0x0b, 0x0c])));
-        assert!(!access.denies_serial(&Serial::of_bytes(&[0x0b])));
+        let denied = access.denied();
+        assert!(denied.serials.contains(&Serial::of_bytes(&[0, 0x0a, 0xff, 0x01])));
+        assert!(denied.serials.contains(&Serial::of_bytes(&[0x0b, 0x0c])));
+        assert!(!denied.serials.contains(&Serial::of_bytes(&[0x0b])));
         assert_eq!(Serial::of_bytes(&[0, 0x0a, 0xff]).to_string(), "0AFF");
-        assert!(access.denies_client("m") && !access.denies_node("m"));
-        assert_eq!(access.denied(), 3);
+        assert!(denied.clients.contains("m") && denied.nodes.is_empty());
+        assert_eq!(denied.len(), 3);
     }
 
     #[test]

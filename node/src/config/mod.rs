@@ -45,7 +45,7 @@ mod table;
 pub mod units;
 
 #[cfg(feature = "net")]
-pub use access::{Access, Grant, Serial};
+pub use access::Access;
 #[cfg(feature = "net")]
 pub use check::{FileKind, check};
 #[cfg(feature = "net")]

@@ -11,8 +11,8 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use driftless_proto::Topology;
 use driftless_proto::membership::{Record, StoreId};
+use driftless_proto::{AgreedAccess, Topology};
 use driftless_ring::NodeId;
 
 use super::letter::{Ballot, DecidedRecord};
@@ -136,6 +136,11 @@ impl Chain {
     /// The newest topology.
     pub(super) fn topology(&self) -> &Topology {
         self.newest().map_or(&self.founding, |newest| &newest.record.topology)
+    }
+
+    /// Who may do what, as the newest record says; a file says nothing of it.
+    pub(super) fn access(&self) -> Option<&AgreedAccess> {
+        self.newest().map(|newest| newest.record.access())
     }
 
     /// Whether a node is a member in the newest version.
@@ -314,7 +319,7 @@ impl Known {
     fn new(decided: DecidedRecord) -> Known {
         let DecidedRecord { record, ballot, accepted_by } = decided;
         let (ring, digest) = (record.topology.ring(), record.digest());
-        let bytes = ring.all_partitions().count() * 4 * 2 + ring.members().len() * 128;
+        let bytes = ring.all_partitions().count() * 4 * 2 + ring.members().len() * 128 + record.access().bytes();
         Known { digest, record: Arc::new(record), ballot, accepted_by, bytes }
     }
 

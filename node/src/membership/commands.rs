@@ -1,10 +1,10 @@
 //! What operators say, and what they are told.
 
-use driftless_proto::Topology;
-use driftless_proto::greeting;
 use driftless_proto::membership::{
-    CandidateState, Change, ClusterAnswer, ClusterCommand, ClusterState, MemberState, Past, Record, Staged, StoreId,
+    AccessState, CandidateState, Change, ClusterAnswer, ClusterCommand, ClusterState, MemberState, Past, Record,
+    Staged, StoreId,
 };
+use driftless_proto::{AccessChange, AgreedAccess, Topology, greeting};
 use driftless_ring::{Member, NodeId};
 
 use super::deciding::{Purpose, is_same_change};
@@ -38,6 +38,7 @@ impl Membership {
             ClusterCommand::Cancel => self.cancel(now, tag),
             ClusterCommand::Apply(change) => self.apply(now, tag, change),
             ClusterCommand::Recover { lost, force } => self.recover(now, &lost, force).map(Some),
+            ClusterCommand::Access => Ok(Some(ClusterAnswer::Access(Box::new(self.access())))),
         }
     }
 
@@ -95,7 +96,12 @@ impl Membership {
         {
             return Ok(Some(answer));
         }
-        self.check_settled()?;
+        self.check_understood(&changes[0])?;
+        match &changes[0] {
+            // Whoever is to be kept out is not let in for as long as data moves; what is denied is nobody's who takes part in that.
+            Change::SetAccess(AccessChange::Deny(_)) => self.check_few_unfinished()?,
+            _ => self.check_settled()?,
+        }
         let planned = self.plan(now, &changes)?;
         if planned.plan.slots_moved > 0 {
             let moved = planned.plan.slots_moved;
@@ -134,13 +140,18 @@ impl Membership {
                 "{name} was declared lost, and cannot be gone back to: let another node join, or replace it"
             ));
         }
+        if let Some(member) =
+            earlier.members().iter().find(|member| record.access().denied().nodes.contains(&member.name))
+        {
+            return Err(super::plan::denied_newcomer(&member.name));
+        }
         let ring = ring.again(earlier).map_err(|error| error.to_string())?;
         let voters = voters::next(&record.voters, ring.members(), &stores, &record.lost);
         let topology = record.topology.with_ring(ring).map_err(|error| error.to_string())?;
         let reason = format!("version {} is cancelled: back to version {}", record.version(), oldest.version());
-        let (cluster, parent, by) = (record.cluster_id, newest.digest, self.me.member.name.clone());
-        let (lost, dropped) = (record.lost.clone(), record.dropped.clone());
-        let cancelled = Record::new(cluster, parent, topology, stores, voters, lost, dropped, by, reason);
+        let (by, lost, dropped) = (self.me.member.name.clone(), record.lost.clone(), record.dropped.clone());
+        // Members are gone back to, and nobody who was denied meanwhile is let in by that.
+        let cancelled = record.followed_by(newest.digest, topology, stores, voters, lost, dropped, by, reason);
         self.propose_for(now, tag, cancelled.map_err(|error| error.to_string())?)
     }
 
@@ -233,28 +244,40 @@ impl Membership {
 
     /// Every member is there and can read what it would have to go by. Whoever could not would be cut off until it is updated.
     fn check_understood(&self, change: &Change) -> Result<(), String> {
-        let Change::DoublePartitions = change else { return Ok(()) };
+        let (needed, what, subject) = match change {
+            Change::DoublePartitions => (greeting::DOUBLING, "double partitions", "a doubling"),
+            // Once there is something agreed on, all members have been found to understand it.
+            Change::SetAccess(_) if self.chain.access().is_none_or(AgreedAccess::is_empty) => {
+                (greeting::AGREED_ACCESS, "agree on who may do what", "what is agreed on")
+            }
+            _ => return Ok(()),
+        };
         let others = self.configurations.members().into_iter().filter(|member| member.id != self.me.member.id);
         let (mut silent, mut old) = (Vec::new(), Vec::new());
         for member in others {
             match self.peers.speaks(member.id) {
                 None => silent.push(member.name),
-                Some(speaks) if speaks < greeting::DOUBLING => old.push(member.name),
+                Some(speaks) if speaks < needed => old.push(member.name),
                 Some(_) => {}
             }
         }
         if !old.is_empty() {
             let (are, them) = if old.len() == 1 { ("is", "it") } else { ("are", "them") };
-            return Err(format!(
-                "{} {are} of a release that cannot double partitions: update {them} first",
-                old.join(", ")
-            ));
+            return Err(format!("{} {are} of a release that cannot {what}: update {them} first", old.join(", ")));
         }
         if !silent.is_empty() {
             let silent = said_of(&silent, "does not answer", "do not answer");
-            return Err(format!("{silent}: every member must be there, so that it is known to understand a doubling"));
+            return Err(format!("{silent}: every member must be there, so that it is known to understand {subject}"));
         }
         Ok(())
+    }
+
+    /// Each costs memory and a round of comparing, until members settle.
+    fn check_few_unfinished(&self) -> Result<(), String> {
+        if self.configurations.unfinished().count() < UNFINISHED_MAX {
+            return Ok(());
+        }
+        self.check_settled()
     }
 
     fn check_settled(&self) -> Result<(), String> {
@@ -358,6 +381,10 @@ impl Membership {
         members
     }
 
+    fn access(&self) -> AccessState {
+        AccessState { version: self.chain.version(), access: self.chain.access().cloned().unwrap_or_default() }
+    }
+
     fn history(&self) -> Vec<Past> {
         let past = |topology: &Topology, digest, forced_on, by: &str, reason: &str| Past {
             version: topology.ring().version().0,
@@ -378,6 +405,9 @@ impl Membership {
         first.into_iter().chain(records).collect()
     }
 }
+
+/// So many versions may be unfinished beside one more denial.
+const UNFINISHED_MAX: usize = 16;
 
 /// Most commands that wait for the end of one change.
 const WAITING_MAX: usize = 64;

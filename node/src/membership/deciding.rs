@@ -450,9 +450,8 @@ impl Membership {
         let lost = record.lost_with([(me, gone)]);
         let name = &self.me.member.name;
         let voters = voters::next(&record.voters, topology.ring().members(), &stores, &lost);
-        let (cluster, dropped) = (record.cluster_id, record.dropped.clone());
-        let reason = format!("{name} has a new store");
-        Record::new(cluster, newest.digest, topology, stores, voters, lost, dropped, name.clone(), reason).ok()
+        let (dropped, reason) = (record.dropped.clone(), format!("{name} has a new store"));
+        record.followed_by(newest.digest, topology, stores, voters, lost, dropped, name.clone(), reason).ok()
     }
 }
 

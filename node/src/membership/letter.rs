@@ -73,19 +73,33 @@ pub enum Letter {
 impl Letter {
     /// The lowest version of the protocol in which it can be said.
     pub(super) fn spoken_from(&self) -> ProtocolVersion {
-        let doubles = |record: &Record| record.topology.ring().partitions().is_doubled();
-        let is_of_doubling = match self {
+        let spoken_from = match self {
             Letter::News(news) => {
-                let mut staged = news.staged.iter().flat_map(|staged| &staged.changes);
-                staged.any(|change| matches!(change, Change::DoublePartitions))
+                news.staged.iter().flat_map(|staged| &staged.changes).filter_map(change_spoken_from).max()
             }
-            Letter::Records { records, .. } => records.iter().any(|decided| doubles(&decided.record)),
-            Letter::Promise { accepted, .. } => accepted.iter().any(|(_, record)| doubles(record)),
-            Letter::Accept { record, .. } => doubles(record),
-            Letter::Want { .. } | Letter::Prepare { .. } | Letter::Nack { .. } | Letter::Accepted { .. } => false,
+            Letter::Records { records, .. } => {
+                records.iter().filter_map(|decided| record_spoken_from(&decided.record)).max()
+            }
+            Letter::Promise { accepted, .. } => accepted.as_ref().and_then(|(_, record)| record_spoken_from(record)),
+            Letter::Accept { record, .. } => record_spoken_from(record),
+            Letter::Want { .. } | Letter::Prepare { .. } | Letter::Nack { .. } | Letter::Accepted { .. } => None,
         };
-        if is_of_doubling { greeting::DOUBLING } else { ProtocolVersions::OURS.lowest() }
+        spoken_from.unwrap_or(ProtocolVersions::OURS.lowest())
     }
+}
+
+fn change_spoken_from(change: &Change) -> Option<ProtocolVersion> {
+    match change {
+        Change::DoublePartitions => Some(greeting::DOUBLING),
+        Change::SetAccess(_) => Some(greeting::AGREED_ACCESS),
+        _ => None,
+    }
+}
+
+fn record_spoken_from(record: &Record) -> Option<ProtocolVersion> {
+    let access = (!record.access().is_empty()).then_some(greeting::AGREED_ACCESS);
+    let doubled = record.topology.ring().partitions().is_doubled().then_some(greeting::DOUBLING);
+    access.max(doubled)
 }
 
 /// How things stand with a node.

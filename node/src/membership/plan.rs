@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use driftless_proto::membership::{Change, Plan, PlannedNode, Record, StoreId};
-use driftless_proto::{BucketDefinition, BucketId, Topology};
+use driftless_proto::{AgreedAccess, BucketDefinition, BucketId, Topology};
 use driftless_ring::{Member, NodeId, Ring, RingDiff};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -76,6 +76,7 @@ impl Basis<'_> {
             lost: Vec::new(),
             buckets: record.topology.buckets().to_vec(),
             dropped: record.dropped.clone(),
+            access: record.access().clone(),
             replaced: None,
             doubles: false,
         };
@@ -91,6 +92,7 @@ impl Basis<'_> {
             self.make(&mut draft, change)?;
         }
         draft.check_classes()?;
+        self.check_denied(&draft)?;
         Ok(draft)
     }
 
@@ -123,6 +125,7 @@ impl Basis<'_> {
             Change::SetBucket(bucket) => draft.set(bucket)?,
             Change::DropBucket { name } => draft.drop(name)?,
             Change::DoublePartitions => draft.doubles = true,
+            Change::SetAccess(change) => draft.access = draft.access.with(change).map_err(|error| error.to_string())?,
         }
         Ok(())
     }
@@ -144,6 +147,27 @@ impl Basis<'_> {
         Ok(())
     }
 
+    /// Nobody denies a node that takes part: the others would not let it in, and wait for it for ever.
+    fn check_denied(&self, draft: &Draft) -> Result<(), String> {
+        let is_denied = |member: &&Member| draft.access.denied().nodes.contains(&member.name);
+        let ring = self.record.topology.ring();
+        if let Some(member) = draft.members.iter().find(is_denied) {
+            let name = &member.name;
+            return Err(match ring.member(member.id) {
+                None => denied_newcomer(name),
+                Some(_) => format!(
+                    "{name} is a member: let another node take its place (`cluster replace {name} --with NAME`), or let it leave (`cluster leave \
+                     {name}`), then deny it; to refuse a certificate of it that was stolen, give it another and deny the serial number"
+                ),
+            });
+        }
+        let mut leaving = self.leaving.iter().map(|(member, _)| member);
+        match leaving.find(is_denied) {
+            None => Ok(()),
+            Some(member) => Err(format!("{} is still leaving: deny it once that is done", member.name)),
+        }
+    }
+
     /// Those who have called and are to come.
     fn callers(&self, changes: &[Change]) -> Vec<&Candidate> {
         let name = |change: &Change| match change {
@@ -158,6 +182,10 @@ impl Basis<'_> {
     fn candidate(&self, name: &str) -> Result<&Candidate, String> {
         if self.record.topology.ring().member_by_name(name).is_some() {
             return Err(format!("{name} is a member already"));
+        }
+        // It cannot call as long as that is so.
+        if self.record.access().denied().nodes.contains(name) {
+            return Err(denied_newcomer(name));
         }
         let called = self.candidates.iter().find(|candidate| candidate.member.name == name);
         let candidate = called.ok_or_else(|| {
@@ -335,6 +363,7 @@ struct Draft {
     lost: Vec<(NodeId, StoreId)>,
     buckets: Vec<BucketDefinition>,
     dropped: Vec<BucketId>,
+    access: AgreedAccess,
     replaced: Option<(NodeId, Member)>,
     doubles: bool,
 }
@@ -453,10 +482,15 @@ impl Draft {
         let stores: Vec<(NodeId, StoreId)> = self.stores.into_iter().collect();
         let voters = voters::next(&base.voters, ring.members(), &stores, &lost);
         let topology = Topology::new(base.topology.cluster(), ring, self.buckets).map_err(|error| error.to_string())?;
-        let (cluster, by) = (base.cluster_id, by.to_owned());
-        Record::new(cluster, basis.digest, topology, stores, voters, lost, self.dropped, by, reason)
+        base.followed_by(basis.digest, topology, stores, voters, lost, self.dropped, by.to_owned(), reason)
+            .map(|record| record.with_access(self.access))
             .map_err(|error| error.to_string())
     }
+}
+
+/// Why a node that is denied does not become a member.
+pub(super) fn denied_newcomer(name: &str) -> String {
+    format!("{name} is denied: take that back first (`access allow node {name}`), or give the node another name")
 }
 
 fn check_share(weight: Option<u32>, zone: Option<&str>) -> Result<(), String> {

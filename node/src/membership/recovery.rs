@@ -173,8 +173,9 @@ impl Membership {
         let names = self.names_of(lost.keys().copied());
         let reason = format!("{}: forced on version {version}", said_of(&names, "is lost", "are lost"));
         let by = self.names_of(voters.iter().copied()).join(", ");
-        let (cluster, stores, dropped) = (record.cluster_id, record.stores.clone(), record.dropped.clone());
-        Record::new(cluster, newest.digest, topology, stores, voters, lost_stores, dropped, by, reason)
+        let (stores, dropped) = (record.stores.clone(), record.dropped.clone());
+        record
+            .followed_by(newest.digest, topology, stores, voters, lost_stores, dropped, by, reason)
             .and_then(|record| record.forced(version))
             .map_err(|error| error.to_string())
     }
@@ -233,6 +234,7 @@ pub(super) fn may_be_forced(before: &Record, record: &Record) -> bool {
     same_tables
         && record.stores == before.stores
         && record.dropped == before.dropped
+        && record.access() == before.access()
         && record.lost.starts_with(&before.lost)
         && left <= before.voters.len() / 2
 }

@@ -1,6 +1,7 @@
 //! What operators have put together and not decided on yet: one value for the whole cluster, of which the newest wins.
 
 use driftless_proto::membership::Change;
+use driftless_proto::{AccessChange, Denial};
 use driftless_ring::NodeId;
 
 use super::letter::StagedChanges;
@@ -65,6 +66,15 @@ fn subject(change: &Change) -> (&'static str, &str) {
         Change::CreateBucket(bucket) | Change::SetBucket(bucket) => ("bucket", bucket.name.as_str()),
         Change::DropBucket { name } => ("bucket", name),
         Change::DoublePartitions => ("partitions", ""),
+        Change::SetAccess(change) => match change {
+            AccessChange::Default(_) => ("default role", ""),
+            AccessChange::Grant { name, .. } | AccessChange::Revoke { name } => ("grant", name),
+            AccessChange::Deny(denial) | AccessChange::Allow(denial) => match denial {
+                Denial::Client(name) => ("denied client", name),
+                Denial::Node(name) => ("denied node", name),
+                Denial::Serial(serial) => ("denied serial", serial.as_str()),
+            },
+        },
     }
 }
 

@@ -2,6 +2,7 @@
 //! decided stays so; `flows` are what operators do on a good day, `forced` what they do when
 //! most of the voters are gone.
 
+mod access;
 mod chaos;
 mod doubling;
 mod flows;

@@ -145,7 +145,7 @@ pub(crate) fn verified(connection: &Connection, context: &ShardContext) -> Resul
     if theirs != ours {
         return Err(refuse(format!("the certificate is of cluster {theirs:?}, this is {ours:?}")));
     }
-    match verified.denied_by(&context.shared.credentials.access().1) {
+    match verified.denied_by(&context.shared.credentials.allowed().1) {
         Some(text) => Err(CloseReason::new(CloseCode::Revoked, text)),
         None => Ok(verified),
     }

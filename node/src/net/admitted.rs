@@ -1,5 +1,5 @@
 //! The connections of one shard that have shown a certificate, and their end when that counts no more: because it has
-//! expired, or because it has come onto the deny list since.
+//! expired, or because it has been denied since.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 use quinn::Connection;
 
 use super::refusal::{CloseCode, CloseReason};
-use super::rights;
 use super::shard_context::ShardContext;
 use super::verified::Verified;
 
@@ -33,7 +32,7 @@ impl Admitted {
         let number = admitted.next.get();
         admitted.next.set(number + 1);
         let shared = &context.shared;
-        let role = rights::grant(&shared.credentials.access().1, &verified.subject).role;
+        let role = shared.credentials.allowed().1.grant(&verified.subject).role;
         shared.audit.connected(shared, &verified, connection.remote_address(), role);
         admitted.connections.borrow_mut().insert(number, (connection.clone(), verified));
         Admittance { context: context.clone(), number }
@@ -41,7 +40,7 @@ impl Admitted {
 
     /// Closes those whose certificate has expired or is denied.
     pub(crate) fn inspect(&self, context: &ShardContext) {
-        let (_, access) = context.shared.credentials.access();
+        let (_, allowed) = context.shared.credentials.allowed();
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(context.shared.clock.now().wall.millis());
         for (connection, verified) in self.connections.borrow().values() {
             // It is closed already, and its conversation about to end.
@@ -52,7 +51,7 @@ impl Admitted {
             let reason = if verified.is_expired(now) {
                 metrics.connections_expired.inc();
                 CloseReason::new(CloseCode::Expired, "the certificate of this connection has expired")
-            } else if let Some(text) = verified.denied_by(&access) {
+            } else if let Some(text) = verified.denied_by(&allowed) {
                 metrics.connections_revoked.inc();
                 CloseReason::new(CloseCode::Revoked, text)
             } else {

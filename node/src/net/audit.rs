@@ -82,14 +82,15 @@ impl AuditLog {
         let kind = if matches!(request, Request::MergeState(_)) { Kind::Merged } else { Kind::Ordered };
         let Some(left_out) = self.line(shared, kind) else { return };
         let (node, Asker { who, address }) = (&shared.name, asker);
-        let (request, bucket, key) = (name(request), bucket(shared, request), self.key(request));
-        tracing::info!(target: TARGET, event = "ordered", node, who, %address, request, bucket, key, left_out);
+        let (request, bucket, key, change) =
+            (name(request), bucket(shared, request), self.key(request), change(request));
+        tracing::info!(target: TARGET, event = "ordered", node, who, %address, request, bucket, key, change, left_out);
     }
 
     /// Files were read again; `error` is why they were not taken.
     pub(crate) fn reread(&self, shared: &NodeContext, what: &str, error: Option<&str>) {
         let Some(left_out) = self.line(shared, Kind::Reread) else { return };
-        let (node, taken, denied) = (&shared.name, error.is_none(), shared.credentials.access().1.denied());
+        let (node, taken, denied) = (&shared.name, error.is_none(), shared.credentials.allowed().1.denied());
         tracing::info!(target: TARGET, event = "read again", node, what, taken, error, denied, left_out);
     }
 
@@ -143,6 +144,15 @@ fn name(request: &Request) -> &'static str {
         Request::Cluster(ClusterCommand::History) => "cluster history",
         Request::Cluster(ClusterCommand::Apply(_)) => "cluster apply",
         Request::Cluster(ClusterCommand::Recover { .. }) => "cluster recover",
+        Request::Cluster(ClusterCommand::Access) => "cluster access",
+    }
+}
+
+/// What is to become different, in words.
+fn change(request: &Request) -> Option<String> {
+    match request {
+        Request::Cluster(ClusterCommand::Stage(change) | ClusterCommand::Apply(change)) => Some(change.to_string()),
+        _ => None,
     }
 }
 

@@ -126,7 +126,7 @@ impl CertificateAuthority {
         self.issue(Holder::Node, name, validity)
     }
 
-    /// A certificate for an application or a person, with what it may do where nodes' access files do not say.
+    /// A certificate for an application or a person, with what it may do where neither the cluster nor a node's access file says.
     ///
     /// # Errors
     /// [`IssueError::Name`] if the name cannot stand in a certificate.
@@ -184,7 +184,11 @@ const DAYS_MAX: u32 = 36_500;
 fn plain(name: &str) -> Result<String, IssueError> {
     // `..` would name a directory, `-x` an option, `.x` a hidden file.
     let is_named = name.starts_with(|first: char| first.is_ascii_alphanumeric());
-    if is_named && Subject::is_plain(name) { Ok(name.to_owned()) } else { Err(IssueError::Name(name.to_owned())) }
+    if is_named && driftless_proto::access::is_name(name) {
+        Ok(name.to_owned())
+    } else {
+        Err(IssueError::Name(name.to_owned()))
+    }
 }
 
 fn text(ascii: &str) -> Result<Ia5String, IssueError> {

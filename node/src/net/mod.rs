@@ -12,7 +12,8 @@
 //! agreement.rs        the machine that agrees on members, on shard 0; keeper.rs: where that is written down
 //! detection.rs        the detector, on shard 0, and its datagrams
 //! lives.rs            which life of its data this node says it is
-//! credentials.rs      what can be changed while it runs: own certificate, authorities, access file
+//! credentials.rs      what can be changed while it runs: own certificate, authorities, who may do what
+//! allowed.rs          who may do what: what the cluster agrees on, and the own access file
 //! rights.rs           what a client may ask; admitted.rs: until when a connection may stay
 //! audit.rs            who connected, was refused, gave orders
 //! environment.rs      what the system gives, and tests replace
@@ -33,6 +34,7 @@ mod accept;
 mod accounts;
 mod admitted;
 pub(crate) mod agreement;
+pub(crate) mod allowed;
 pub mod audit;
 mod budget;
 pub mod certificates;

@@ -191,6 +191,11 @@ impl NodeContext {
     pub(crate) fn adopt(&self, configurations: &Arc<Configurations>) {
         *self.configurations.write().unwrap_or_else(PoisonError::into_inner) = configurations.clone();
         self.ring_version.store(configurations.version(), Ordering::Relaxed);
+        if self.credentials.agree(configurations.access().clone()) {
+            let (version, denied) = (configurations.version(), configurations.access().denied().len());
+            tracing::info!(node = self.name, version, denied, "the cluster agrees on who may do what");
+            self.tell_credentials();
+        }
         let members = configurations.members();
         self.peers.retain(|peer, _| members.iter().any(|member| member.id == *peer));
         for member in members.iter().filter(|member| member.id != self.node) {

@@ -480,6 +480,13 @@ async fn expect_hello(
         );
         return Err(Ended::Refused(CloseReason::new(CloseCode::ProtocolVersion, why)));
     }
+    if version < greeting::AGREED_ACCESS && !context.configurations.borrow().access().is_empty() {
+        let why = format!(
+            "this cluster agrees on who may do what, and {name} is of a release that cannot read that (protocol {}): update it",
+            version.0
+        );
+        return Err(Ended::Refused(CloseReason::new(CloseCode::ProtocolVersion, why)));
+    }
     let wall = context.shared.clock.now().wall;
     context.shared.lives.handle_known(name, ours.incarnation, theirs.knows, wall).map_err(Ended::Refused)?;
     Ok((version, theirs))

@@ -92,7 +92,9 @@ fn remedy(code: u64) -> &'static str {
     const APART: u64 = CloseCode::Apart as u64;
     match code {
         IDENTITY | EXPIRED => CERTIFICATES,
-        REVOKED => "take it off the deny list (`access.toml`), or give that node another certificate",
+        REVOKED => {
+            "take it off the deny list (`access.toml`, or `driftless access show`), or give that node another certificate"
+        }
         VERSION => RELEASES,
         HELLO => "give all nodes the same cluster file, and start those again whose file was another",
         INCARNATION => "run that node once, on the newest of its data directories",

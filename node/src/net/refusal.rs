@@ -35,7 +35,7 @@ pub(crate) enum CloseCode {
     Full = 6,
     /// A newer connection of the same peer took over.
     Replaced = 7,
-    /// The certificate is on the deny list.
+    /// The certificate is denied.
     Revoked = 8,
     /// The certificate that the connection was opened with has expired.
     Expired = 9,

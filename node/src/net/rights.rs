@@ -2,9 +2,9 @@
 //!
 //! | takes | requests |
 //! |---|---|
-//! | reader | get, all that is known of a key, scan, topology, status, figures, hints, damaged records, how anti-entropy stands, how a drain stands, how members stand, what a plan would move |
+//! | reader | get, all that is known of a key, scan, topology, status, figures, hints, damaged records, how anti-entropy stands, how a drain stands, how members stand, what a plan would move, who may do what |
 //! | writer | put, delete |
-//! | operator | orders to anti-entropy, draining, giving up a damaged record, putting back what a backup holds, changing members and buckets; which keys are hot |
+//! | operator | orders to anti-entropy, draining, giving up a damaged record, putting back what a backup holds, changing members, buckets and who may do what; which keys are hot |
 //!
 //! A role that is for some buckets only is none in the others. What concerns no bucket takes the role in any, but an order to the
 //! whole node takes it in all.
@@ -15,27 +15,26 @@ use std::net::SocketAddr;
 use driftless_proto::client::{AaeCommand, DrainCommand, Request, Response};
 use driftless_proto::membership::ClusterCommand;
 use driftless_proto::observed::{Observed, ObservedRequest};
-use driftless_proto::{BucketId, Missing, Refusal, Role};
+use driftless_proto::{BucketId, Grant, Missing, Refusal, Role};
 
 use super::audit::Asker;
 use super::node_context::NodeContext;
-use super::subject::{Holder, Subject};
-use crate::config::{Access, Grant};
+use super::subject::Subject;
 
-/// The rights of one connection. They follow the access file while it is up.
+/// The rights of one connection. They follow what is allowed while it is up.
 pub(crate) struct Rights {
     subject: Subject,
     who: String,
     address: SocketAddr,
-    /// What the access file said when it was looked at last, and its version then.
+    /// What was allowed when that was looked at last, and its version then.
     held: RefCell<(u64, Grant)>,
 }
 
 impl Rights {
     /// Those of the holder of a certificate, who is at this address.
     pub(crate) fn of(shared: &NodeContext, subject: &Subject, address: SocketAddr) -> Rights {
-        let (version, access) = shared.credentials.access();
-        let held = RefCell::new((version, grant(&access, subject)));
+        let (version, allowed) = shared.credentials.allowed();
+        let held = RefCell::new((version, allowed.grant(subject)));
         Rights { subject: subject.clone(), who: subject.to_string(), address, held }
     }
 
@@ -77,8 +76,8 @@ impl Rights {
     fn grant(&self, shared: &NodeContext) -> Grant {
         let mut held = self.held.borrow_mut();
         if held.0 != shared.credentials.access_version() {
-            let (version, access) = shared.credentials.access();
-            *held = (version, grant(&access, &self.subject));
+            let (version, allowed) = shared.credentials.allowed();
+            *held = (version, allowed.grant(&self.subject));
         }
         held.1.clone()
     }
@@ -120,7 +119,9 @@ fn needed(request: &Request) -> Role {
         | Request::Aae(AaeCommand::Status)
         | Request::Drain(DrainCommand::Status)
         | Request::Figures
-        | Request::Cluster(ClusterCommand::State | ClusterCommand::Plan | ClusterCommand::History) => Role::Reader,
+        | Request::Cluster(
+            ClusterCommand::State | ClusterCommand::Plan | ClusterCommand::History | ClusterCommand::Access,
+        ) => Role::Reader,
         Request::Put(_) | Request::Delete(_) => Role::Writer,
         Request::Observed(Observed { request, .. }) => match request {
             ObservedRequest::Get(_) => Role::Reader,
@@ -140,15 +141,6 @@ fn needed(request: &Request) -> Role {
             | ClusterCommand::Apply(_)
             | ClusterCommand::Recover { .. },
         ) => Role::Operator,
-    }
-}
-
-/// A node is an operator: it coordinates what its own clients may.
-pub(crate) fn grant(access: &Access, subject: &Subject) -> Grant {
-    match subject.holder {
-        Holder::Node => Grant { role: Role::Operator, buckets: None },
-        Holder::Client(role) => access.grant(&subject.name, role),
-        Holder::Authority => Grant { role: Role::None, buckets: None },
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! driftless://CLUSTER/node/NAME       a node, whether or not it is a member
-//! driftless://CLUSTER/client/NAME     an application or a person; what it may do is said by the nodes' access files
+//! driftless://CLUSTER/client/NAME     an application or a person; what it may do is said by the cluster, or by nodes' access files
 //! driftless://CLUSTER/client/NAME/ROLE  the same, with the role that it has where they do not say
 //! driftless://CLUSTER/ca              the authority itself
 //! ```
@@ -14,6 +14,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use driftless_proto::Role;
+use driftless_proto::access::is_name;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -79,12 +80,6 @@ impl Subject {
         }
         uri.parse()
     }
-
-    /// Whether a cluster or member name can stand in a certificate: 1 to 64 of letters, digits, `.`, `_` and `-`.
-    pub fn is_plain(name: &str) -> bool {
-        (1..=64).contains(&name.len())
-            && name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
-    }
 }
 
 impl fmt::Display for Subject {
@@ -117,10 +112,7 @@ impl FromStr for Subject {
             _ => return Err(malformed()),
         };
         let cluster = cluster.unwrap_or_default();
-        if parts.next().is_some()
-            || !Subject::is_plain(cluster)
-            || (holder != Holder::Authority && !Subject::is_plain(name))
-        {
+        if parts.next().is_some() || !is_name(cluster) || (holder != Holder::Authority && !is_name(name)) {
             return Err(malformed());
         }
         Ok(Subject { cluster: cluster.to_owned(), holder, name: name.to_owned() })

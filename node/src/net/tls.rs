@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use driftless_proto::Serial;
 use driftless_proto::frame::{ALPN_CLIENT, ALPN_PEER};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::WebPkiServerVerifier;
@@ -21,7 +22,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificates::NODE_SERVER_NAME;
 use super::subject::{Holder, Subject, SubjectError};
-use super::verified::{since, until};
+use super::verified::{serial, since, until};
 use crate::config::private::{Exposure, closing, exposed};
 use crate::remedy::Remedy;
 
@@ -45,6 +46,7 @@ pub struct TlsIdentity {
     chain: Vec<CertificateDer<'static>>,
     since: SystemTime,
     until: SystemTime,
+    serials: Vec<Serial>,
     key: Arc<PrivateKeyDer<'static>>,
 }
 
@@ -223,7 +225,9 @@ impl TlsIdentity {
         check_chain(files, &chain, &roots, subject.holder, now)?;
         let certificate = parse(&files.cert, &chain[0])?;
         let (since, until) = (since(&certificate), until(&certificate));
-        Ok(TlsIdentity { files: files.clone(), subject, roots, chain, since, until, key: Arc::new(key) })
+        let serials = chain.iter().map(|der| parse(&files.cert, der).map(|certificate| serial(&certificate)));
+        let (files, serials) = (files.clone(), serials.collect::<Result<_, _>>()?);
+        Ok(TlsIdentity { files, subject, roots, chain, since, until, serials, key: Arc::new(key) })
     }
 
     /// Whom the certificate names.
@@ -239,6 +243,11 @@ impl TlsIdentity {
     /// The last moment of the certificate.
     pub fn until(&self) -> SystemTime {
         self.until
+    }
+
+    /// The numbers of the certificate and of those between it and an authority.
+    pub(crate) fn serials(&self) -> &[Serial] {
+        &self.serials
     }
 
     /// Refuses a certificate that was made for another cluster, role or name.

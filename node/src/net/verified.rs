@@ -2,12 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
+use driftless_proto::Serial;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::subject::{Holder, Subject, SubjectError};
-use crate::config::{Access, Serial};
+use super::allowed::Allowed;
+use super::subject::{Subject, SubjectError};
 
 /// What is known of the other side of a connection by its certificate.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,18 +44,8 @@ impl Verified {
     }
 
     /// Why it is not let in, if it is not.
-    pub(crate) fn denied_by(&self, access: &Access) -> Option<String> {
-        let Subject { holder, name, .. } = &self.subject;
-        let is_named = match holder {
-            Holder::Node => access.denies_node(name),
-            Holder::Client(_) => access.denies_client(name),
-            Holder::Authority => false,
-        };
-        if is_named {
-            return Some(format!("{} is on this node's deny list", self.subject));
-        }
-        let serial = self.serials.iter().find(|serial| access.denies_serial(serial))?;
-        Some(format!("serial number {serial} is on this node's deny list"))
+    pub(crate) fn denied_by(&self, allowed: &Allowed) -> Option<String> {
+        allowed.denial(&self.subject, &self.serials)
     }
 }
 
@@ -100,7 +91,8 @@ impl Description {
     }
 }
 
-fn serial(certificate: &X509Certificate<'_>) -> Serial {
+/// The number of a certificate.
+pub(super) fn serial(certificate: &X509Certificate<'_>) -> Serial {
     Serial::of_bytes(certificate.raw_serial())
 }
 

@@ -53,7 +53,8 @@ impl Prepared {
             return Err(NodeError::Shards { expected: shards, given: stores });
         }
         tls.expect_node(topology.cluster(), name)?;
-        let credentials = Credentials::new(Shown::of(tls)?, settings.security.access.clone());
+        let credentials =
+            Credentials::new(Shown::of(tls)?, settings.security.access.clone(), configurations.access().clone());
         let reset_key = settings.reset_key;
         let (senders, messages): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::unbounded_channel()).unzip();
         let agreement = Agreement::new(membership, settings.agreement.clone());

@@ -3,9 +3,10 @@
 use driftless_node::configurations::{Marks, Ready};
 use driftless_node::membership::{Ballot, Candidate, DecidedRecord, Letter, News, StagedChanges};
 use driftless_proto::membership::{
-    CandidateState, Change, ClusterAnswer, ClusterCommand, ClusterState, Decided, MemberState, Moving, Past, Plan,
-    PlannedNode, Record, Recovery, Staged, StoreId,
+    AccessState, CandidateState, Change, ClusterAnswer, ClusterCommand, ClusterState, Decided, MemberState, Moving,
+    Past, Plan, PlannedNode, Record, Recovery, Staged, StoreId,
 };
+use driftless_proto::{AccessChange, AgreedAccess, Denial, Grant, Role, Serial};
 use driftless_ring::{Member, NodeId};
 
 use super::samples::topology;
@@ -37,7 +38,7 @@ fn moving() -> Moving {
 /// Whatever an operator may change.
 pub fn changes() -> Vec<Change> {
     let bucket = topology().buckets()[1].clone();
-    vec![
+    let mut all = vec![
         Change::Join { name: "e".to_owned(), zone: Some("far".to_owned()), weight: Some(2) },
         Change::Leave { name: "b".to_owned(), lost: true },
         Change::Replace { name: "c".to_owned(), with: "e".to_owned(), force: false },
@@ -46,7 +47,30 @@ pub fn changes() -> Vec<Change> {
         Change::SetBucket(bucket),
         Change::DropBucket { name: "lww".to_owned() },
         Change::DoublePartitions,
+    ];
+    all.extend(access_changes().into_iter().map(Change::SetAccess));
+    all
+}
+
+fn access_changes() -> Vec<AccessChange> {
+    let (name, carts) = ("web".to_owned(), topology().buckets()[1].name.clone());
+    let grant = Grant { role: Role::Writer, buckets: Some([carts].into()) };
+    vec![
+        AccessChange::Default(Some(Role::Reader)),
+        AccessChange::Grant { name: name.clone(), grant },
+        AccessChange::Revoke { name: name.clone() },
+        AccessChange::Deny(Denial::Client(name)),
+        AccessChange::Deny(Denial::Node("n9".to_owned())),
+        AccessChange::Allow(Denial::Serial(Serial::of_bytes(&[0x5a, 0, 0xc3]))),
     ]
+}
+
+/// With something of everything in it.
+fn access() -> AgreedAccess {
+    let serial = AccessChange::Deny(Denial::Serial(Serial::of_bytes(&[0x5a, 0, 0xc3])));
+    let is_news = |change: &AccessChange| !matches!(change, AccessChange::Revoke { .. } | AccessChange::Allow(_));
+    let changes = access_changes().into_iter().filter(is_news).chain([serial]);
+    changes.fold(AgreedAccess::default(), |access, change| access.with(&change).expect("it fits"))
 }
 
 /// What operators say.
@@ -60,6 +84,7 @@ pub fn commands() -> Vec<ClusterCommand> {
         ClusterCommand::History,
         ClusterCommand::Apply(changes().pop().expect("there are some")),
         ClusterCommand::Recover { lost: vec!["b".to_owned(), "c".to_owned()], force: true },
+        ClusterCommand::Access,
     ];
     all.extend(changes().into_iter().map(ClusterCommand::Stage));
     all
@@ -140,6 +165,7 @@ pub fn answers() -> Vec<ClusterAnswer> {
             voters: vec!["a".to_owned()],
             warnings: vec!["what only it holds is given up".to_owned()],
         }),
+        ClusterAnswer::Access(Box::new(AccessState { version: 3, access: access() })),
     ]
 }
 
@@ -169,7 +195,8 @@ pub fn letters() -> Vec<Letter> {
             store: store(node),
         },
         Letter::Nack { slot: 3, promised: ballot() },
-        Letter::Accept { ballot: ballot(), record: Box::new(record) },
+        Letter::Accept { ballot: ballot(), record: Box::new(record.clone()) },
+        Letter::Accept { ballot: ballot(), record: Box::new(record.with_access(access())) },
         Letter::Accepted { slot: 3, ballot: ballot(), store: store(node) },
     ]
 }

@@ -106,10 +106,10 @@ pub fn subjects(bytes: &[u8]) {
 
 fn of_subject(subject: &Subject) {
     assert_eq!(subject.to_string().parse().as_ref(), Ok(subject));
-    assert!(Subject::is_plain(&subject.cluster));
+    assert!(driftless_proto::access::is_name(&subject.cluster));
     assert!(if subject.holder == Holder::Authority {
         subject.name.is_empty()
     } else {
-        Subject::is_plain(&subject.name)
+        driftless_proto::access::is_name(&subject.name)
     });
 }

@@ -103,6 +103,7 @@ pub const REQUIRED: &[&str] = &[
     "versions gone by",
     "nodes that joined",
     "partitions doubled",
+    "access agreed on",
     "nodes that left",
     "nodes replaced",
     "nodes declared lost",

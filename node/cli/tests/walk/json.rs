@@ -32,6 +32,7 @@ const TYPED: &[&str] = &[
     "driftless --profile DIR drain n2 --undo",
     "driftless --profile DIR ring --key bat",
     "driftless --profile DIR bucket show default",
+    "driftless --profile DIR access show",
 ];
 
 #[test]

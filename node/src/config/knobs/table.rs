@@ -127,7 +127,7 @@ pub const KNOBS: &[Knob] = &[
     Knob {
         key: "access.file",
         about: "who may do what, and who is not let in",
-        meaning: "The [access file](#access-file): who may do what, and who is not let in.",
+        meaning: "The [access file](#access-file): who may do what on this node, and who is not let in, beside what the cluster [agrees on](#access-agreed).",
         kind: Kind::Path,
         takes: Takes::File,
         default: String::new,

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand};
-use driftless_proto::{BucketDefinition, BucketId, BucketName, Quorum};
+use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand, Record};
+use driftless_proto::{AccessChange, BucketDefinition, BucketId, BucketName, Denial, Quorum};
 use driftless_ring::NodeId;
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -263,8 +263,11 @@ fn operate(world: &mut World) {
         }
         6 => {
             let name = format!("b{}", world.rng.random_range(0..9));
-            let bucket = bucket(&name, world.rng.random_range(1..4));
-            world.command(node, ClusterCommand::Apply(Change::CreateBucket(bucket)));
+            let change = match world.rng.random_range(0..4) {
+                0 => Change::SetAccess(AccessChange::Deny(Denial::Client(name))),
+                n => Change::CreateBucket(bucket(&name, n)),
+            };
+            world.command(node, ClusterCommand::Apply(change));
             return;
         }
         _ => {
@@ -284,6 +287,7 @@ fn heal(world: &mut World, seed: u64) {
     }
     for attempt in 0..12 {
         if world.run_until(Duration::from_secs(20), is_over) {
+            assert!(denials_stand(world), "seed {seed}: whoever was denied is let in again");
             return;
         }
         // Whoever was declared lost while it was there is wiped, as it is told.
@@ -340,6 +344,17 @@ fn heal(world: &mut World, seed: u64) {
         .collect();
     let refusals: Vec<_> = world.answers.values().rev().take(4).collect();
     panic!("seed {seed} does not come to an end:\n{}\n{refusals:#?}", states.join("\n"));
+}
+
+/// Nobody takes back a denial here: each record has those of the one that it follows on, and all nodes go by the newest.
+fn denials_stand(world: &World) -> bool {
+    let follow = |(before, after): (&Record, &Record)| {
+        after.parent != before.digest() || before.access().denied().clients.is_subset(&after.access().denied().clients)
+    };
+    let records: Vec<&Record> = world.records.values().collect();
+    let newest = records.last().map(|record| record.access());
+    let goes_by = |node: &NodeId| Some(&**world.machine(*node).configurations().access()) == newest;
+    records.windows(2).all(|pair| follow((pair[0], pair[1]))) && world.running().iter().all(goes_by)
 }
 
 fn is_over(world: &World) -> bool {

@@ -7,8 +7,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use driftless_proto::client::{Liveness, Response};
-use driftless_proto::membership::ClusterCommand;
-use driftless_proto::{Failure, Refusal};
+use driftless_proto::membership::{Change, ClusterCommand};
+use driftless_proto::{AccessChange, Denial, Failure, Refusal};
 use driftless_ring::{Member, NodeId};
 
 use super::NodeContext;
@@ -124,10 +124,28 @@ impl NodeContext {
         }
     }
 
-    /// What speaks against an order, and the machine of the members cannot know: that a node which is to be declared lost by force is there,
-    /// though the two do not listen to each other. It may know that this node was declared lost itself.
+    /// What speaks against an order, and the machine of the members cannot know.
     pub(crate) fn contradicts(&self, command: &ClusterCommand) -> Option<Response> {
-        let ClusterCommand::Recover { lost, .. } = command else { return None };
+        let why = match command {
+            ClusterCommand::Recover { lost, .. } => self.is_there(lost),
+            ClusterCommand::Stage(Change::SetAccess(AccessChange::Deny(Denial::Serial(serial))))
+            | ClusterCommand::Apply(Change::SetAccess(AccessChange::Deny(Denial::Serial(serial)))) => {
+                let rests_on_it = self.credentials.allowed().1.is_own(serial);
+                rests_on_it.then(|| {
+                    format!(
+                        "serial number {serial} is of the certificate of {}, or of an authority that it rests on: give the nodes others first",
+                        self.name
+                    )
+                })
+            }
+            _ => None,
+        };
+        why.map(|why| Response::Failed(Failure::Refused(Refusal::Membership(why))))
+    }
+
+    /// That one of those is there who are to be declared lost by force, though the two do not listen to each other. It may know that this node
+    /// was declared lost itself.
+    fn is_there(&self, lost: &[String]) -> Option<String> {
         let now = self.clock.instant();
         let (name, problem) = self.peers.iter().find_map(|peer| {
             // Of one that this node does not call itself, nothing else takes it back.
@@ -136,8 +154,7 @@ impl NodeContext {
             let name = self.name_of(*peer.key());
             lost.contains(&name).then(|| (name, problem.text.clone()))
         })?;
-        let why = format!("{name} is there, and not lost: {problem}; stop it for good, or see `driftless status`");
-        Some(Response::Failed(Failure::Refused(Refusal::Membership(why))))
+        Some(format!("{name} is there, and not lost: {problem}; stop it for good, or see `driftless status`"))
     }
 
     /// Takes over what the detector thinks of a peer, and tells the other shards.

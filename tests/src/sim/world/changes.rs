@@ -8,16 +8,18 @@
 //! replace   a node dies for ever; another starts, and calls ──▶ commit ──▶ until the version is settled
 //! lose      a node dies for ever ──▶ commit that it is lost ──▶ until the version is settled
 //! double    commit that there are twice the partitions ──▶ until the version is settled
+//! access    commit another default role ──▶ until the version is settled
 //! wipe      the disk of a node is lost, and an empty one is in its place ──▶ until a version names it
 //! ```
 //! Half way the operator may take back what was decided, if nobody is dead; and a disk may be lost as well.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use driftless_node::configurations::Configurations;
 use driftless_node::peer::{Body, Message, Request, RequestId};
-use driftless_proto::Failure;
 use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand, StoreId};
+use driftless_proto::{AccessChange, AgreedAccess, Failure, Role};
 use driftless_ring::NodeId;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -40,8 +42,8 @@ pub(in crate::sim) struct Operator {
     next: u64,
     /// Of the command that an answer is waited for, and when it was given.
     asked: Option<(u64, Micros)>,
-    /// The digest of each version that a node has gone by: it is the same at all.
-    versions: std::collections::BTreeMap<u64, u128>,
+    /// The digest of each version that a node has gone by, and who may do what in it: they are the same at all.
+    versions: BTreeMap<u64, (u128, Arc<AgreedAccess>)>,
 }
 
 /// One change of members.
@@ -76,6 +78,8 @@ enum Kind {
     Lose(usize),
     /// To so many partitions.
     Double(u32),
+    /// This is the default role.
+    Access(Role),
     Wipe(usize),
 }
 
@@ -146,7 +150,7 @@ impl World {
         if self.goes_by_one_version().is_none() || self.phase != Phase::Active {
             return;
         }
-        let members = self.members();
+        let (members, default_role) = (self.members(), self.default_role());
         let Some(operator) = &mut self.operator else { return };
         if operator.steps == 0 {
             return;
@@ -158,6 +162,7 @@ impl World {
         let weight =
             self.cluster.topology().ring().member_by_name(&shape::name_of(leaver)).map_or(0, |member| member.weight);
         let partitions = self.cluster.topology().ring().partitions().get();
+        let other_role = if default_role == Some(Role::Reader) { Role::None } else { Role::Reader };
         // Another than it has.
         let weight = 1 + (weight + operator.rng.random_range(0..2)) % 3;
         let turns: &[Turn] = match operator.rng.random_range(0..10) {
@@ -173,7 +178,8 @@ impl World {
                 self.bury(leaver);
                 Kind::Replace(leaver, self.newcomer(sync))
             }
-            9..11 => Kind::Set(leaver, weight),
+            9 => Kind::Set(leaver, weight),
+            10 => Kind::Access(other_role),
             11..13 if members.len() > MEMBERS_MIN => {
                 self.bury(leaver);
                 Kind::Lose(leaver)
@@ -188,9 +194,10 @@ impl World {
         let began = self.schedule.now();
         if let Some(operator) = &mut self.operator {
             // Where somebody is dead there is nothing to go back to, and no other disk may be lost.
-            let is_calm = matches!(change, Kind::Join(_) | Kind::Leave(_) | Kind::Set(..) | Kind::Double(_));
+            let is_calm =
+                matches!(change, Kind::Join(_) | Kind::Leave(_) | Kind::Set(..) | Kind::Double(_) | Kind::Access(_));
             // Nor is there where all stay.
-            let goes_back = !matches!(change, Kind::Double(_));
+            let goes_back = !matches!(change, Kind::Double(_) | Kind::Access(_));
             let turns = turns.iter().copied().filter(|turn| is_calm && (goes_back || *turn != Turn::Cancel)).collect();
             let wiped = if let Kind::Wipe(node) = change { Some(node) } else { None };
             operator.doing = Some(Step { change, stage: Stage::Begun, began, wiped, turns, unclear_until: 0 });
@@ -235,6 +242,7 @@ impl World {
                 }
                 Kind::Lose(node) => Change::Leave { name: shape::name_of(node), lost: true },
                 Kind::Double(_) => Change::DoublePartitions,
+                Kind::Access(role) => Change::SetAccess(AccessChange::Default(Some(role))),
                 Kind::Wipe(_) => return,
             }),
             Stage::Muddled => ClusterCommand::Clear,
@@ -332,9 +340,16 @@ impl World {
                 self.judges.coverage.add("nodes declared lost", 1);
             }
             Kind::Double(_) => self.judges.coverage.add("partitions doubled", 1),
+            Kind::Access(_) => self.judges.coverage.add("access agreed on", 1),
             Kind::Wipe(_) => {}
         }
         self.end_step();
+    }
+
+    /// As the newest version says that any node goes by.
+    fn default_role(&self) -> Option<Role> {
+        let known = self.cluster.iter().filter_map(|(_, node)| node.configurations.as_deref());
+        known.max_by_key(|configurations| configurations.version())?.access().default_role()
     }
 
     fn weight_of(&self, node: usize) -> Option<u32> {
@@ -380,7 +395,7 @@ impl World {
     /// There is one record of each version.
     fn note_version(&mut self, node: usize, configurations: &Configurations) {
         let version = configurations.version();
-        let digest = configurations.topology().digest();
+        let said = (configurations.topology().digest(), configurations.access().clone());
         self.say(format_args!(
             "n{node} goes by version {version}, reads count in {}, unfinished {:?}",
             configurations.read_version(),
@@ -388,7 +403,7 @@ impl World {
         ));
         self.cluster.learn(configurations.topology());
         let Some(operator) = &mut self.operator else { return };
-        if *operator.versions.entry(version).or_insert(digest) != digest {
+        if *operator.versions.entry(version).or_insert_with(|| said.clone()) != said {
             let text = format!("n{node} goes by another version {version} than a node before it");
             self.judges.violations.push(Violation::general("one record for each version", text));
         }
@@ -434,7 +449,7 @@ impl World {
 
     /// An operator who got no answer looks whether the change was made.
     fn is_it_so(&mut self) {
-        let ring = self.cluster.topology().ring().clone();
+        let (ring, default_role) = (self.cluster.topology().ring().clone(), self.default_role());
         let has = |node: usize| ring.member(NodeId::of_name(&shape::name_of(node))).is_some();
         let Some(operator) = &mut self.operator else { return };
         let Some(step) = &mut operator.doing else { return };
@@ -448,6 +463,7 @@ impl World {
             }
             Kind::Lose(node) => !has(node),
             Kind::Double(partitions) => ring.partitions().get() == partitions,
+            Kind::Access(role) => default_role == Some(role),
             Kind::Wipe(_) => false,
         };
         if is_made && !matches!(step.stage, Stage::Decided(_)) {
