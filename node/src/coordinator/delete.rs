@@ -122,7 +122,7 @@ impl Coordinator {
                 self.fail(shard, now, asker, &origin, deletion.read, failure);
             }
             Ok(put) => {
-                self.open(shard, now, asker, Some(origin), Machine::Put(put), Question::Delete(deletion), deadline)
+                self.open(shard, now, asker, Some(origin), Machine::Put(put), Question::Delete(deletion), deadline);
             }
             Err(failure) => {
                 self.fail(shard, now, asker, &origin, deletion.read, failure);
