@@ -204,6 +204,8 @@ bugs! {
     LostStoreAnswers = "lost-store-answers",
     /// Others compare with a store that was lost.
     LostStoreFeeds = "lost-store-feeds",
+    /// A member that is there is declared lost by force.
+    LivingDeclaredLost = "living-declared-lost",
     /// A write that began by an older version is passed on by the newer one, though it may have been stamped.
     BegunAgainElsewhere = "begun-again-elsewhere",
 }

@@ -50,6 +50,7 @@ use self::paxos::Standing;
 use self::peers::Peers;
 use self::staging::Staging;
 use crate::configurations::Configurations;
+use crate::planted::Planted;
 use crate::time::Instant;
 
 pub use letter::{Ballot, Candidate, DecidedRecord, Letter, News, StagedChanges};
@@ -64,6 +65,8 @@ pub struct MembershipConfig {
     pub files: Vec<(String, Vec<u8>)>,
     /// Fresh random bits.
     pub seed: [u8; 32],
+    /// A mistake that a test wants it to make.
+    pub planted: Planted,
 }
 
 /// What the shell has to do, in this order and one after another.
@@ -166,6 +169,7 @@ pub struct Membership {
     company: BTreeSet<NodeId>,
     configurations: Arc<Configurations>,
     outputs: VecDeque<Output>,
+    planted: Planted,
 }
 
 impl Membership {
@@ -174,7 +178,7 @@ impl Membership {
     /// # Errors
     /// In words, if a file is not what was written: the node must not start.
     pub fn new(config: MembershipConfig, now: Instant) -> Result<Membership, String> {
-        let MembershipConfig { candidate, founding, files, seed } = config;
+        let MembershipConfig { candidate, founding, files, seed, planted } = config;
         let me = candidate.member.id;
         let (mut records, mut standing, mut marks) = (BTreeMap::new(), Standing::default(), None);
         for (name, bytes) in &files {
@@ -207,6 +211,7 @@ impl Membership {
             company: BTreeSet::new(),
             configurations: Arc::new(configurations),
             outputs: VecDeque::new(),
+            planted,
         };
         if let Some(configurations) = membership.worked_out() {
             membership.configurations = Arc::new(configurations);

@@ -16,6 +16,7 @@ use crate::membership::paxos::Standing;
 use crate::membership::{
     Apart, Candidate, DecidedRecord, Letter, Membership, MembershipConfig, Output, Progress, files,
 };
+use crate::planted::Planted;
 use crate::time::Instant;
 
 pub(super) struct World {
@@ -172,7 +173,7 @@ impl World {
         state.apart.clear();
         let candidate = Candidate { member: state.member.clone(), store: state.store };
         let files = state.files.clone().into_iter().collect();
-        let config = MembershipConfig { candidate, founding, files, seed };
+        let config = MembershipConfig { candidate, founding, files, seed, planted: Planted::default() };
         let machine = Membership::new(config, now).expect("its files are what it has written");
         assert!(machine.configurations().version() >= state.version, "a version that was followed is forgotten");
         state.machine = Some(machine);
