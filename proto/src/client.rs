@@ -698,6 +698,7 @@ impl Request {
             Request::Cluster(
                 ClusterCommand::Stage(Change::DoublePartitions) | ClusterCommand::Apply(Change::DoublePartitions),
             ) => greeting::DOUBLING,
+            Request::Cluster(ClusterCommand::Found { .. }) => greeting::FOUNDING_WITHOUT,
             Request::Observed(_) => greeting::OBSERVED,
             Request::Top(_) => greeting::TOP,
             _ => ProtocolVersions::OURS.lowest(),

@@ -49,6 +49,9 @@ pub const OBSERVED: ProtocolVersion = ProtocolVersion(4);
 /// The version since which a node can be asked for its hot, large and divided keys.
 pub const TOP: ProtocolVersion = ProtocolVersion(4);
 
+/// The version since which a cluster can be founded without some of those whom its file names.
+pub const FOUNDING_WITHOUT: ProtocolVersion = ProtocolVersion(5);
+
 /// Two sides share no version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NothingInCommon {
@@ -59,7 +62,7 @@ pub struct NothingInCommon {
 impl ProtocolVersions {
     /// Those of this release. A change that an older release cannot read raises the highest; the lowest follows when nothing is left
     /// here that can speak it.
-    pub const OURS: ProtocolVersions = ProtocolVersions { lowest: ProtocolVersion(2), highest: ProtocolVersion(4) };
+    pub const OURS: ProtocolVersions = ProtocolVersions { lowest: ProtocolVersion(2), highest: ProtocolVersion(5) };
 
     /// From one to another; `None` if the lowest is above the highest, which is no version at all.
     pub fn new(lowest: u16, highest: u16) -> Option<ProtocolVersions> {

@@ -45,8 +45,9 @@ pub struct Record {
     pub stores: Vec<(NodeId, StoreId)>,
     /// Who decides on the next version, in order; at most [`VOTERS_MAX`].
     pub voters: Vec<NodeId>,
-    /// Stores that were declared lost: they are refused for ever. One that is still named as a member's was by force: that member
-    /// is yet to be replaced, to leave, or to come back with another store.
+    /// Stores that were declared lost: they are refused for ever. One that is still named as a member's was by force, or is none but a number
+    /// that was drawn for a member who never came when the cluster was founded: that member is yet to be replaced, to leave, or to come
+    /// with another store.
     pub lost: Vec<(NodeId, StoreId)>,
     /// Buckets that were dropped: their numbers are never used again.
     pub dropped: Vec<BucketId>,
@@ -313,6 +314,13 @@ pub enum ClusterCommand {
         /// Do it, instead of only saying what it would mean.
         force: bool,
     },
+    /// Found the cluster though some whom its file names never come; since [`FOUNDING_WITHOUT`](crate::greeting::FOUNDING_WITHOUT).
+    Found {
+        /// Their names.
+        without: Vec<String>,
+        /// Do it, instead of only saying what it would mean.
+        yes: bool,
+    },
 }
 
 /// What is answered.
@@ -324,12 +332,15 @@ pub enum ClusterAnswer {
     Staged(Staged),
     /// To [`ClusterCommand::Plan`].
     Plan(Box<Plan>),
-    /// To [`ClusterCommand::Commit`], [`ClusterCommand::Cancel`], [`ClusterCommand::Apply`], and [`ClusterCommand::Recover`] with force.
+    /// To [`ClusterCommand::Commit`], [`ClusterCommand::Cancel`], [`ClusterCommand::Apply`], [`ClusterCommand::Recover`] with force, and
+    /// [`ClusterCommand::Found`] with a yes.
     Decided(Decided),
     /// To [`ClusterCommand::History`], the newest last.
     History(Vec<Past>),
     /// To [`ClusterCommand::Recover`] without force.
     Recovery(Recovery),
+    /// To [`ClusterCommand::Found`] without a yes.
+    Founding(Founding),
 }
 
 /// What it would mean to go on by force.
@@ -341,6 +352,19 @@ pub struct Recovery {
     pub version: u64,
     /// Names of the members that would be lost.
     pub lost: Vec<String>,
+    /// Names of those who would decide from then on.
+    pub voters: Vec<String>,
+    /// What should be known before it is done.
+    pub warnings: Vec<String>,
+}
+
+/// What it would mean to found a cluster without some whom its file names.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Founding {
+    /// Names of those who would be members that nobody is.
+    pub without: Vec<String>,
+    /// Names of those who have to agree: all the others.
+    pub by: Vec<String>,
     /// Names of those who would decide from then on.
     pub voters: Vec<String>,
     /// What should be known before it is done.

@@ -8,7 +8,8 @@
 //!  shards ─progress─▶ marks ┴─▶ Configurations ──▶ shards                              (marks, configurations)
 //!            └──────── News, each second, to all that are connected ◀──▶               (news, peers)
 //! ```
-//! Without most of the voters, an operator has one node decide alone who is lost (recovery).
+//! Without most of the voters, an operator has one node decide alone who is lost (recovery). The first version that is agreed on is that of the
+//! file, with all whom it names or without some who never come (founding).
 //!
 //! Rules, each kept where it is named:
 //! - what a voter promises or accepts is durable before it says so ([`Output`]s are carried out in order, one after another);
@@ -23,6 +24,7 @@ mod chain;
 mod commands;
 mod deciding;
 mod files;
+mod founding;
 mod learning;
 mod letter;
 mod marks;

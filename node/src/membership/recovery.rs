@@ -240,6 +240,6 @@ pub(super) fn may_be_forced(before: &Record, record: &Record) -> bool {
 
 /// For so long a node listens before it says who is not there: connections are dialled again within seconds, and then each says that it is
 /// there every second.
-const LISTEN_FIRST: Duration = Duration::from_secs(10);
+pub(super) const LISTEN_FIRST: Duration = Duration::from_secs(10);
 
 const _: () = assert!(LISTEN_FIRST.as_millis() > 2 * HEARD_FOR.as_millis());

@@ -143,6 +143,7 @@ fn name(request: &Request) -> &'static str {
         Request::Cluster(ClusterCommand::History) => "cluster history",
         Request::Cluster(ClusterCommand::Apply(_)) => "cluster apply",
         Request::Cluster(ClusterCommand::Recover { .. }) => "cluster recover",
+        Request::Cluster(ClusterCommand::Found { .. }) => "cluster found",
     }
 }
 

@@ -3,8 +3,8 @@
 use driftless_node::configurations::{Marks, Ready};
 use driftless_node::membership::{Ballot, Candidate, DecidedRecord, Letter, News, StagedChanges};
 use driftless_proto::membership::{
-    CandidateState, Change, ClusterAnswer, ClusterCommand, ClusterState, Decided, MemberState, Moving, Past, Plan,
-    PlannedNode, Record, Recovery, Staged, StoreId,
+    CandidateState, Change, ClusterAnswer, ClusterCommand, ClusterState, Decided, Founding, MemberState, Moving, Past,
+    Plan, PlannedNode, Record, Recovery, Staged, StoreId,
 };
 use driftless_ring::{Member, NodeId};
 
@@ -60,6 +60,7 @@ pub fn commands() -> Vec<ClusterCommand> {
         ClusterCommand::History,
         ClusterCommand::Apply(changes().pop().expect("there are some")),
         ClusterCommand::Recover { lost: vec!["b".to_owned(), "c".to_owned()], force: true },
+        ClusterCommand::Found { without: vec!["b".to_owned()], yes: true },
     ];
     all.extend(changes().into_iter().map(ClusterCommand::Stage));
     all
@@ -139,6 +140,12 @@ pub fn answers() -> Vec<ClusterAnswer> {
             lost: vec!["b".to_owned()],
             voters: vec!["a".to_owned()],
             warnings: vec!["what only it holds is given up".to_owned()],
+        }),
+        ClusterAnswer::Founding(Founding {
+            without: vec!["b".to_owned()],
+            by: vec!["a".to_owned(), "c".to_owned()],
+            voters: vec!["a".to_owned()],
+            warnings: vec!["what only it holds is missing".to_owned()],
         }),
     ]
 }

@@ -75,7 +75,8 @@ fn a_cluster_founds_itself_when_all_have_been_heard() {
     let refused = ask(&mut world, "n1", ClusterCommand::Stage(join("n4"))).unwrap_err();
     assert_eq!(
         refused,
-        "the members of this cluster are not agreed on yet: n3 has not been heard since this node started"
+        "the members of this cluster are not agreed on yet: n3 has not been heard since this node started; who never comes can be left out: \
+         `cluster found --without n3`"
     );
     world.start(n3);
     settle(&mut world);

@@ -35,6 +35,8 @@ pub(super) struct World {
     accepted: BTreeMap<(u64, Ballot), BTreeSet<(NodeId, StoreId)>>,
     /// What a majority has durably accepted.
     chosen: BTreeMap<u64, u128>,
+    /// Whom operators would have left out when it was founded, where enough others were left; at first nobody.
+    left_out: Vec<BTreeSet<NodeId>>,
     /// What was decided by one alone.
     pub(super) forced: BTreeSet<u128>,
     operations: BTreeMap<u64, Operation>,
@@ -134,6 +136,7 @@ impl World {
             records: BTreeMap::new(),
             accepted: BTreeMap::new(),
             chosen: BTreeMap::new(),
+            left_out: vec![BTreeSet::new()],
             forced: BTreeSet::new(),
             operations: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -257,6 +260,12 @@ impl World {
     pub(super) fn command(&mut self, node: NodeId, command: ClusterCommand) -> u64 {
         self.tags += 1;
         let (now, tag) = (self.now, self.tags);
+        if let ClusterCommand::Found { without, yes: true } = &command {
+            let left_out: BTreeSet<NodeId> = without.iter().map(|name| NodeId::of_name(name)).collect();
+            if left_out.len() * 2 < self.founding.ring().members().len() {
+                self.left_out.push(left_out);
+            }
+        }
         self.input(node, |machine| machine.handle_command(now, tag, command));
         tag
     }
@@ -456,7 +465,10 @@ impl World {
             None => {
                 assert_eq!(slot, 2);
                 let names: BTreeSet<NodeId> = by.iter().map(|(node, _)| *node).collect();
-                (names.len(), self.founding.ring().members().len())
+                let all: BTreeSet<NodeId> = self.founding.ring().members().iter().map(|member| member.id).collect();
+                let is_enough =
+                    self.left_out.iter().any(|left_out| all.difference(left_out).all(|node| names.contains(node)));
+                (usize::from(is_enough), 1)
             }
             Some(before) => {
                 let is_voter = |(node, store): &&(NodeId, StoreId)| {

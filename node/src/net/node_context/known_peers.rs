@@ -124,10 +124,12 @@ impl NodeContext {
         }
     }
 
-    /// What speaks against an order, and the machine of the members cannot know: that a node which is to be declared lost by force is there,
+    /// What speaks against an order, and the machine of the members cannot know: that a node which is to be declared lost by force, or is said never to come, is there,
     /// though the two do not listen to each other. It may know that this node was declared lost itself.
     pub(crate) fn contradicts(&self, command: &ClusterCommand) -> Option<Response> {
-        let ClusterCommand::Recover { lost, .. } = command else { return None };
+        let (ClusterCommand::Recover { lost, .. } | ClusterCommand::Found { without: lost, .. }) = command else {
+            return None;
+        };
         let now = self.clock.instant();
         let (name, problem) = self.peers.iter().find_map(|peer| {
             // Of one that this node does not call itself, nothing else takes it back.
@@ -136,7 +138,11 @@ impl NodeContext {
             let name = self.name_of(*peer.key());
             lost.contains(&name).then(|| (name, problem.text.clone()))
         })?;
-        let why = format!("{name} is there, and not lost: {problem}; stop it for good, or see `driftless status`");
+        let is_lost = match command {
+            ClusterCommand::Found { .. } => "",
+            _ => ", and not lost",
+        };
+        let why = format!("{name} is there{is_lost}: {problem}; stop it for good, or see `driftless status`");
         Some(Response::Failed(Failure::Refused(Refusal::Membership(why))))
     }
 
