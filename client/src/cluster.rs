@@ -19,13 +19,15 @@ pub(crate) fn is_change(command: &ClusterCommand) -> bool {
         | ClusterCommand::Plan
         | ClusterCommand::History
         | ClusterCommand::Access
-        | ClusterCommand::Recover { force: false, .. } => false,
+        | ClusterCommand::Recover { force: false, .. }
+        | ClusterCommand::Found { yes: false, .. } => false,
         ClusterCommand::Stage(_)
         | ClusterCommand::Clear
         | ClusterCommand::Commit { .. }
         | ClusterCommand::Cancel
         | ClusterCommand::Apply(_)
-        | ClusterCommand::Recover { force: true, .. } => true,
+        | ClusterCommand::Recover { force: true, .. }
+        | ClusterCommand::Found { yes: true, .. } => true,
     }
 }
 

@@ -217,7 +217,7 @@ pub use driftless_proto::figures::{Answered, Disk, ExchangesWith, Figures, Round
 pub use driftless_proto::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use driftless_proto::membership::{
     AccessState, CandidateState, Change as ClusterChange, ClusterAnswer, ClusterCommand, ClusterState, Decided,
-    MemberState, Moving, Past, Plan, PlannedNode, Recovery, Staged,
+    Founding, MemberState, Moving, Past, Plan, PlannedNode, Recovery, Staged,
 };
 pub use driftless_proto::observed::{Explanation, Fate, KeptHint, Made, PassedOn, Phase, ReplicaPart, Stamp};
 pub use driftless_proto::top::{BucketTop, HotKey, Seen, SeenKey, Top, TopCommand, TopKey};

@@ -210,6 +210,8 @@ bugs! {
     ScanByAnyVersion = "scan-by-any-version",
     /// Actors stamp on when partitions are doubled, and count the writes of others than before.
     ActorKeptWhenDoubled = "actor-kept-when-doubled",
+    /// A member that is there is declared lost by force.
+    LivingDeclaredLost = "living-declared-lost",
     /// A write that began by an older version is passed on by the newer one, though it may have been stamped.
     BegunAgainElsewhere = "begun-again-elsewhere",
 }
@@ -241,7 +243,6 @@ impl Bug {
         Bug::OnePassIsEnough,
         Bug::LostStoreFeeds,
         Bug::ScanByAnyVersion,
-        Bug::ActorKeptWhenDoubled,
     ];
 
     /// Bugs that the simulator must find.

@@ -703,6 +703,7 @@ impl Request {
                 | ClusterCommand::Apply(Change::SetAccess(_))
                 | ClusterCommand::Access,
             ) => greeting::AGREED_ACCESS,
+            Request::Cluster(ClusterCommand::Found { .. }) => greeting::FOUNDING_WITHOUT,
             Request::Observed(_) => greeting::OBSERVED,
             Request::Top(_) => greeting::TOP,
             _ => ProtocolVersions::OURS.lowest(),

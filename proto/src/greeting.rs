@@ -51,6 +51,8 @@ pub const TOP: ProtocolVersion = ProtocolVersion(4);
 
 /// The version since which members may agree on who may do what: before it nobody can read a record that says so.
 pub const AGREED_ACCESS: ProtocolVersion = ProtocolVersion(5);
+/// The version since which a cluster can be founded without some of those whom its file names.
+pub const FOUNDING_WITHOUT: ProtocolVersion = ProtocolVersion(5);
 
 /// Two sides share no version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

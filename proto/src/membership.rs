@@ -47,8 +47,9 @@ pub struct Record {
     pub stores: Vec<(NodeId, StoreId)>,
     /// Who decides on the next version, in order; at most [`VOTERS_MAX`].
     pub voters: Vec<NodeId>,
-    /// Stores that were declared lost: they are refused for ever. One that is still named as a member's was by force: that member
-    /// is yet to be replaced, to leave, or to come back with another store.
+    /// Stores that were declared lost: they are refused for ever. One that is still named as a member's was by force, or is none but a number
+    /// that was drawn for a member who never came when the cluster was founded: that member is yet to be replaced, to leave, or to come
+    /// with another store.
     pub lost: Vec<(NodeId, StoreId)>,
     /// Buckets that were dropped: their numbers are never used again.
     pub dropped: Vec<BucketId>,
@@ -411,6 +412,13 @@ pub enum ClusterCommand {
     },
     /// Say who may do what, as far as that is agreed on.
     Access,
+    /// Found the cluster though some whom its file names never come; since [`FOUNDING_WITHOUT`](crate::greeting::FOUNDING_WITHOUT).
+    Found {
+        /// Their names.
+        without: Vec<String>,
+        /// Do it, instead of only saying what it would mean.
+        yes: bool,
+    },
 }
 
 /// What is answered.
@@ -422,7 +430,8 @@ pub enum ClusterAnswer {
     Staged(Staged),
     /// To [`ClusterCommand::Plan`].
     Plan(Box<Plan>),
-    /// To [`ClusterCommand::Commit`], [`ClusterCommand::Cancel`], [`ClusterCommand::Apply`], and [`ClusterCommand::Recover`] with force.
+    /// To [`ClusterCommand::Commit`], [`ClusterCommand::Cancel`], [`ClusterCommand::Apply`], [`ClusterCommand::Recover`] with force, and
+    /// [`ClusterCommand::Found`] with a yes.
     Decided(Decided),
     /// To [`ClusterCommand::History`], the newest last.
     History(Vec<Past>),
@@ -430,6 +439,8 @@ pub enum ClusterAnswer {
     Recovery(Recovery),
     /// To [`ClusterCommand::Access`].
     Access(Box<AccessState>),
+    /// To [`ClusterCommand::Found`] without a yes.
+    Founding(Founding),
 }
 
 /// Who may do what, as far as that is agreed on.
@@ -450,6 +461,19 @@ pub struct Recovery {
     pub version: u64,
     /// Names of the members that would be lost.
     pub lost: Vec<String>,
+    /// Names of those who would decide from then on.
+    pub voters: Vec<String>,
+    /// What should be known before it is done.
+    pub warnings: Vec<String>,
+}
+
+/// What it would mean to found a cluster without some whom its file names.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Founding {
+    /// Names of those who would be members that nobody is.
+    pub without: Vec<String>,
+    /// Names of those who have to agree: all the others.
+    pub by: Vec<String>,
     /// Names of those who would decide from then on.
     pub voters: Vec<String>,
     /// What should be known before it is done.

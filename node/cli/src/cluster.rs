@@ -6,9 +6,11 @@
 //! ```
 //! - `standing.rs`: `status`, how each member stands and what to do next;
 //! - `plan.rs`: what staged changes would cost;
+//! - `founding.rs`: what it would mean to found it without some whom its file names;
 //! - `recovery.rs`: what it would mean to go on by force without most of the voters;
 //! - `moving.rs`: how far a version has come, for `transfers`, `status` and `demo` as well.
 
+pub(crate) mod founding;
 pub(crate) mod moving;
 pub(crate) mod plan;
 pub(crate) mod recovery;
@@ -134,6 +136,23 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME")]
         node: Option<String>,
     },
+    /// Found a cluster though some whom its cluster file names never come
+    ///
+    /// Until all whom the file names have been there at once, the members are not agreed on and cannot change. Without `--yes` it only says
+    /// what it would mean. All the others must be there and agree, and be more than half. Those who are left out are members that nobody
+    /// is: replace them (`replace`), let them leave (`leave --lost`), or start them after all, with whatever they hold. Name nobody who may
+    /// be founding it elsewhere: what only they hold is missing until they come.
+    Found {
+        /// All who never come, separated by commas
+        #[arg(long, value_name = "NAMES", value_delimiter = ',', required = true)]
+        without: Vec<String>,
+        /// Do it
+        #[arg(long)]
+        yes: bool,
+        /// The member that proposes it, instead of any that answers
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+    },
 }
 
 /// Asks or tells a node.
@@ -182,6 +201,18 @@ pub(crate) fn run(global: &GlobalArgs, command: Command) -> Result {
                 }
                 ClusterAnswer::Recovery(recovery) => {
                     recovery::print(&recovery, node.as_deref(), &global.cluster_flags())
+                }
+                ClusterAnswer::Decided(decided) => print_decided(global, &decided, Watch::Members),
+                _ => Err(misunderstood()),
+            }
+        }
+        Command::Found { without, yes, node } => {
+            match ask_at(client, node.as_deref(), ClusterCommand::Found { without, yes }).await? {
+                ClusterAnswer::Founding(founding) if global.format == Format::Json => {
+                    output::json_line(&founding::as_json(&founding))
+                }
+                ClusterAnswer::Founding(founding) => {
+                    founding::print(&founding, node.as_deref(), &global.cluster_flags())
                 }
                 ClusterAnswer::Decided(decided) => print_decided(global, &decided, Watch::Members),
                 _ => Err(misunderstood()),

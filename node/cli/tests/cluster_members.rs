@@ -118,6 +118,72 @@ fn a_node_takes_the_place_of_one_that_is_lost() {
     assert!(dev.cluster().join("n3/left").is_file());
 }
 
+/// n3 comes after all, with whatever is on its disk: nothing.
+#[test]
+fn a_cluster_is_founded_without_one_that_never_comes() {
+    let mut dev = Dev::start();
+    let data: Vec<String> = dev.nodes().iter().map(|node| text(node, "data_dir")).collect();
+    dev.down();
+    data.iter().for_each(|data| std::fs::remove_dir_all(data).expect("can be removed"));
+    let init = |name: &str| {
+        let mut command = driftless();
+        command.args(["serve", "--config", &dev.text_of(name, "config"), "--init"]);
+        Started(dev.spawned(name, command))
+    };
+    let _others = ["n1", "n2"].map(init);
+    let state = || dev.run(&["cluster", "status", "--format", "json"]);
+    let heard = || {
+        let state: Value = serde_json::from_slice(&state().stdout).unwrap_or_default();
+        let members = state["members"].as_array().cloned().unwrap_or_default();
+        members.iter().filter(|member| member["heard"] == Value::Bool(true)).count()
+    };
+    dev.eventually("n1 and n2 hear each other", || heard() == 2);
+    let said = dev.ok(&["cluster", "status"]);
+    assert!(
+        said.contains("or if it never comes, `driftless") && said.contains("cluster found --without n3`"),
+        "{said}"
+    );
+    dev.ok(&["load", sample_file()]);
+    dev.fails(3, &["cluster", "set", "n1", "--weight", "2"], &["not agreed on yet", "`cluster found --without n3`"]);
+    dev.fails(2, &["cluster", "found"], &["--without"]);
+    let without = ["cluster", "found", "--without", "n3"];
+    dev.eventually("a node has listened for long enough", || dev.run(&without).code == Some(0));
+    dev.fails(3, &["cluster", "found", "--node", "n1", "--without", "n2,n3"], &["n2 is there: do not name it"]);
+    let told = dev.ok(&without);
+    assert!(told.starts_with("version 2, founded by n1, n2 without n3: nobody would be n3"), "{told}");
+    assert!(told.trim_end().ends_with("cluster found --without n3 --yes"), "{told}");
+    assert_eq!(dev.json(&without)["done"], false);
+    dev.eventually("it is founded", || {
+        let done = dev.run(&[&without[..], &["--yes"]].concat());
+        done.code == Some(0)
+            && String::from_utf8_lossy(&done.stdout)
+                .starts_with("version 2 decided by n1, n2: founded by its file, without n3")
+    });
+    dev.eventually("all know", || {
+        ["n1", "n2"].iter().all(|node| dev.json(&["cluster", "status", "--node", node])["version"] == 2)
+    });
+    assert_eq!(dev.json(&["cluster", "status"])["members"][2]["phase"], "lost");
+    dev.fails(3, &without, &["the members are agreed on, at version 2"]);
+
+    let _n3 = init("n3");
+    dev.eventually("n3 is filled and named", || {
+        let state: Value = serde_json::from_slice(&state().stdout).unwrap_or_default();
+        state["version"] == 3 && state["members"][2]["phase"] == "ready"
+    });
+    let loaded = dev.json(&["load", sample_file()]);
+    assert_eq!((&loaded["unchanged"], &loaded["failed"]), (&5_287.into(), &0.into()));
+}
+
+/// A process that ends with the test.
+struct Started(std::process::Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Two of three are gone, and with them the majority that decides. With w = 3 the third holds all that was acknowledged.
 #[test]
 fn most_voters_are_lost_and_the_one_that_is_left_goes_on() {

@@ -15,6 +15,7 @@ use driftless_proto::membership::{Record, StoreId};
 use driftless_proto::{AgreedAccess, Topology};
 use driftless_ring::NodeId;
 
+use super::founding::are_most;
 use super::letter::{Ballot, DecidedRecord};
 use super::paxos::Electorate;
 use super::recovery;
@@ -171,13 +172,21 @@ impl Chain {
         self.records.range(self.settled..).rev().find_map(|(_, known)| known.record.store_of(node))
     }
 
-    /// Who decides on the next version: all that the file names on the second, as it names no stores by which a voter that has forgotten
-    /// everything could be told; then a majority of the voters that the newest version names.
+    /// Who decides on the next version.
     pub(super) fn electorate(&self) -> Electorate {
+        self.electorate_on(None)
+    }
+
+    /// Who decides on this as the next version: all that the file names on the second, but for those whom it leaves out
+    /// ([`super::founding`]), as nothing names stores before by which a voter that has forgotten everything could be told; then a majority of the
+    /// voters that the newest version names.
+    pub(super) fn electorate_on(&self, record: Option<&Record>) -> Electorate {
         match self.newest() {
             None => {
+                let is_left_out = |node: NodeId| record.is_some_and(|record| record.is_vacant(node));
+                let members = self.founding.ring().members().iter().map(|member| member.id);
                 let voters: BTreeMap<_, _> =
-                    self.founding.ring().members().iter().map(|member| (member.id, None)).collect();
+                    members.filter(|node| !is_left_out(*node)).map(|node| (node, None)).collect();
                 Electorate { needed: voters.len(), voters }
             }
             Some(newest) => {
@@ -274,7 +283,11 @@ impl Chain {
     /// Whether a record may be proposed as the next one.
     pub(super) fn may_follow(&self, record: &Record) -> bool {
         let fits = self.fit(record, false) == Fit::Next;
-        fits && record.parent == self.digest()
+        let founders = self.founding.ring().members().len();
+        let leaves_most = || record.stores.iter().filter(|(node, _)| !record.is_vacant(*node)).count();
+        let is_fair = self.newest().is_some() || are_most(leaves_most(), founders);
+        fits && is_fair
+            && record.parent == self.digest()
             && record.topology.ring().parent_digest() == self.topology().ring().digest()
     }
 

@@ -39,6 +39,7 @@ impl Membership {
             ClusterCommand::Apply(change) => self.apply(now, tag, change),
             ClusterCommand::Recover { lost, force } => self.recover(now, &lost, force).map(Some),
             ClusterCommand::Access => Ok(Some(ClusterAnswer::Access(Box::new(self.access())))),
+            ClusterCommand::Found { without, yes } => self.found(now, tag, &without, yes),
         }
     }
 
@@ -208,11 +209,7 @@ impl Membership {
     pub(super) fn check_member(&self, now: Instant) -> Result<(), String> {
         let me = &self.me.member;
         if self.chain.newest().is_none() && self.chain.is_founder() {
-            let mut missing = self.not_founding(now).join("; ");
-            if missing.is_empty() {
-                "it is being decided: try again in a moment".clone_into(&mut missing);
-            }
-            return Err(format!("the members of this cluster are not agreed on yet: {missing}"));
+            return Err(self.why_not_founded(now));
         }
         if !self.chain.is_member(me.id) {
             return Err(format!("{} is no member: ask one that is", me.name));
@@ -282,12 +279,12 @@ impl Membership {
 
     fn check_settled(&self) -> Result<(), String> {
         let unfinished: Vec<u64> = self.configurations.unfinished().collect();
-        // The founding moves nothing: nobody has to wait for it.
-        if unfinished.iter().all(|version| *version == 1) {
+        let vacant = self.names_of(self.chain.vacant());
+        // The founding moves nothing: nobody has to wait for it, unless nobody is some member.
+        if vacant.is_empty() && unfinished.iter().all(|version| *version == 1) {
             return Ok(());
         }
         let unfinished = are_unfinished(&unfinished);
-        let vacant = self.names_of(self.chain.vacant());
         if !vacant.is_empty() {
             let (are, them) = if vacant.len() == 1 { ("is", "it") } else { ("are", "them") };
             let vacant = vacant.join(", ");

@@ -1,6 +1,6 @@
 //! How this node takes part in decisions: as a voter, as a proposer, and on its own initiative.
 //!
-//! What it proposes by itself: version 2, when it has the smallest id of those whom the file names and has heard all of them; a record
+//! What it proposes by itself: version 2 ([`super::founding`]); a record
 //! that names its new store, once that holds what it must; and again whatever it has accepted and nobody brought to an end: a value that is
 //! forgotten half way could otherwise win weeks later.
 
@@ -12,6 +12,7 @@ use driftless_ring::NodeId;
 use rand::Rng;
 
 use super::chain::Known;
+use super::founding::is_same_founding;
 use super::letter::{Ballot, DecidedRecord, Letter};
 use super::paxos::{Proposal, Step};
 use super::{Membership, Output, files, said_of, voters};
@@ -164,7 +165,10 @@ impl Membership {
     /// Has a record decided on as the next version, or what others have accepted already.
     pub(super) fn propose(&mut self, now: Instant, purpose: Purpose, own: Option<Record>, tags: Vec<u64>) {
         let slot = self.chain.version().saturating_add(1);
-        let proposal = Proposal::new(slot, self.chain.electorate(), own);
+        // Who has accepted a founding without some brings it to an end without them.
+        let accepted = self.standing.accepted_for(slot).map(|(_, record)| &**record);
+        let electorate = self.chain.electorate_on(own.as_ref().or(accepted));
+        let proposal = Proposal::new(slot, electorate, own);
         self.deciding = Some(Deciding { proposal, purpose, tags, until: now + GIVE_UP_AFTER, next: now });
         self.begin_round(now);
     }
@@ -228,7 +232,8 @@ impl Membership {
             deciding.tags.into_iter().for_each(|tag| self.answer(tag, Err(why.clone())));
             return;
         };
-        let is_own = deciding.proposal.own().is_some_and(|own| is_same_change(own, &decided.record));
+        let is_same = |own: &Record| is_same_change(own, &decided.record) || is_same_founding(own, &decided.record);
+        let is_own = deciding.proposal.own().is_some_and(is_same);
         for tag in deciding.tags {
             let answer = if is_own {
                 Ok(self.as_decided(&decided))
@@ -388,49 +393,6 @@ impl Membership {
         if let Some(record) = record {
             self.propose(now, Purpose::Initiative, Some(record), Vec::new());
         }
-    }
-
-    /// Who of those that the file names stands against founding, in words; nobody if all are there and know nothing newer.
-    pub(super) fn not_founding(&self, now: Instant) -> Vec<String> {
-        let (me, digest) = (self.me.member.id, self.chain.founding_digest());
-        let others = self.chain.founding().ring().members().iter().filter(|member| member.id != me);
-        others
-            .filter_map(|member| {
-                let name = &member.name;
-                let Some(heard) = self.peers.heard(member.id) else {
-                    return Some(format!("{name} has not been heard since this node started"));
-                };
-                if heard.version <= 1 && heard.digest != digest {
-                    return Some(format!("{name} has another cluster file"));
-                }
-                if !self.peers.is_heard(now, member.id) {
-                    return Some(format!("{name} is not heard any more"));
-                }
-                (heard.version != 1).then(|| format!("{name} knows more than this node, which is asking"))
-            })
-            .collect()
-    }
-
-    /// The same tables as the file's, and whose stores they are.
-    fn second_version(&mut self, now: Instant) -> Option<Record> {
-        let founding = self.chain.founding().clone();
-        let members = founding.ring().members();
-        let is_first = members.first().is_some_and(|first| first.id == self.me.member.id);
-        if !is_first || !self.not_founding(now).is_empty() {
-            return None;
-        }
-        let stores = members.iter().map(|member| {
-            let own = (member.id == self.me.member.id).then_some(self.me.store);
-            let store = own.or_else(|| Some(self.peers.heard(member.id)?.candidate.store))?;
-            Some((member.id, store))
-        });
-        let stores = stores.collect::<Option<Vec<_>>>()?;
-        let ring = founding.ring().again(founding.ring()).ok()?;
-        let voters = voters::next(&[], ring.members(), &stores, &[]);
-        let topology = founding.with_ring(ring).ok()?;
-        let (by, reason) = (self.me.member.name.clone(), "founded by its file".to_owned());
-        let (cluster, parent) = (self.rng.random(), self.chain.founding_digest());
-        Record::new(cluster, parent, topology, stores, voters, Vec::new(), Vec::new(), by, reason).ok()
     }
 
     /// The same tables with the own store, once that holds what it must: the one that they name is gone.

@@ -8,7 +8,8 @@
 //!  shards ─progress─▶ marks ┴─▶ Configurations ──▶ shards                              (marks, configurations)
 //!            └──────── News, each second, to all that are connected ◀──▶               (news, peers)
 //! ```
-//! Without most of the voters, an operator has one node decide alone who is lost (recovery).
+//! Without most of the voters, an operator has one node decide alone who is lost (recovery). The first version that is agreed on is that of the
+//! file, with all whom it names or without some who never come (founding).
 //!
 //! Rules, each kept where it is named:
 //! - what a voter promises or accepts is durable before it says so ([`Output`]s are carried out in order, one after another);
@@ -23,6 +24,7 @@ mod chain;
 mod commands;
 mod deciding;
 mod files;
+mod founding;
 mod learning;
 mod letter;
 mod marks;
@@ -50,6 +52,7 @@ use self::paxos::Standing;
 use self::peers::Peers;
 use self::staging::Staging;
 use crate::configurations::Configurations;
+use crate::planted::Planted;
 use crate::time::Instant;
 
 pub use letter::{Ballot, Candidate, DecidedRecord, Letter, News, StagedChanges};
@@ -64,6 +67,8 @@ pub struct MembershipConfig {
     pub files: Vec<(String, Vec<u8>)>,
     /// Fresh random bits.
     pub seed: [u8; 32],
+    /// A mistake that a test wants it to make.
+    pub planted: Planted,
 }
 
 /// What the shell has to do, in this order and one after another.
@@ -166,6 +171,7 @@ pub struct Membership {
     company: BTreeSet<NodeId>,
     configurations: Arc<Configurations>,
     outputs: VecDeque<Output>,
+    planted: Planted,
 }
 
 impl Membership {
@@ -174,7 +180,7 @@ impl Membership {
     /// # Errors
     /// In words, if a file is not what was written: the node must not start.
     pub fn new(config: MembershipConfig, now: Instant) -> Result<Membership, String> {
-        let MembershipConfig { candidate, founding, files, seed } = config;
+        let MembershipConfig { candidate, founding, files, seed, planted } = config;
         let me = candidate.member.id;
         let (mut records, mut standing, mut marks) = (BTreeMap::new(), Standing::default(), None);
         for (name, bytes) in &files {
@@ -207,6 +213,7 @@ impl Membership {
             company: BTreeSet::new(),
             configurations: Arc::new(configurations),
             outputs: VecDeque::new(),
+            planted,
         };
         if let Some(configurations) = membership.worked_out() {
             membership.configurations = Arc::new(configurations);

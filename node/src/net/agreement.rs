@@ -240,6 +240,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::planted::Planted;
 
     use std::sync::Mutex;
 
@@ -258,7 +259,8 @@ mod tests {
     fn founded(names: &[&str], keeper: Option<Arc<dyn AgreementKeeper>>) -> Agreement {
         let candidate = Candidate { member: Member::new("a", "a.test:1"), store: StoreId(1) };
         let founding = TopologyBuilder::of(names.iter().copied()).shared();
-        let config = MembershipConfig { candidate, founding, files: Vec::new(), seed: [1; 32] };
+        let config =
+            MembershipConfig { candidate, founding, files: Vec::new(), seed: [1; 32], planted: Planted::default() };
         Agreement::new(Membership::new(config, Instant(0)).expect("nothing was written before"), keeper)
     }
 

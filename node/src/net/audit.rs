@@ -145,6 +145,7 @@ fn name(request: &Request) -> &'static str {
         Request::Cluster(ClusterCommand::Apply(_)) => "cluster apply",
         Request::Cluster(ClusterCommand::Recover { .. }) => "cluster recover",
         Request::Cluster(ClusterCommand::Access) => "cluster access",
+        Request::Cluster(ClusterCommand::Found { .. }) => "cluster found",
     }
 }
 

@@ -139,7 +139,8 @@ fn needed(request: &Request) -> Role {
             | ClusterCommand::Commit { .. }
             | ClusterCommand::Cancel
             | ClusterCommand::Apply(_)
-            | ClusterCommand::Recover { .. },
+            | ClusterCommand::Recover { .. }
+            | ClusterCommand::Found { .. },
         ) => Role::Operator,
     }
 }

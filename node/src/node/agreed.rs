@@ -9,6 +9,7 @@ use driftless_ring::{Member, NodeId};
 use super::{NodeError, NodeSettings};
 use crate::configurations::Configurations;
 use crate::membership::{Candidate, Membership, MembershipConfig};
+use crate::planted::Planted;
 use crate::time::Instant;
 
 /// The versions that a node of this name counts on, given what it has written down of them.
@@ -22,7 +23,8 @@ pub fn configurations(
     files: Vec<(String, Vec<u8>)>,
 ) -> Result<Arc<Configurations>, String> {
     let candidate = Candidate { member: Member::new(name, ""), store };
-    let config = MembershipConfig { candidate, founding: founding.clone(), files, seed: [0; 32] };
+    let config =
+        MembershipConfig { candidate, founding: founding.clone(), files, seed: [0; 32], planted: Planted::default() };
     // Only to be asked: it sends and writes nothing.
     Membership::new(config, Instant::default()).map(|membership| membership.configurations().clone())
 }
@@ -41,7 +43,7 @@ pub(super) fn membership(settings: &NodeSettings, seed: [u8; 32]) -> Result<(Mem
         members: topology.ring().members().iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", "),
     })?;
     let candidate = Candidate { member: member.clone(), store: *store };
-    let config = MembershipConfig { candidate, founding: topology.clone(), files, seed };
+    let config = MembershipConfig { candidate, founding: topology.clone(), files, seed, planted: Planted::default() };
     let membership = Membership::new(config, Instant::default()).map_err(NodeError::Agreement)?;
     Ok((membership, member))
 }

@@ -3,8 +3,8 @@
 use driftless_node::configurations::{Marks, Ready};
 use driftless_node::membership::{Ballot, Candidate, DecidedRecord, Letter, News, StagedChanges};
 use driftless_proto::membership::{
-    AccessState, CandidateState, Change, ClusterAnswer, ClusterCommand, ClusterState, Decided, MemberState, Moving,
-    Past, Plan, PlannedNode, Record, Recovery, Staged, StoreId,
+    AccessState, CandidateState, Change, ClusterAnswer, ClusterCommand, ClusterState, Decided, Founding, MemberState,
+    Moving, Past, Plan, PlannedNode, Record, Recovery, Staged, StoreId,
 };
 use driftless_proto::{AccessChange, AgreedAccess, Denial, Grant, Role, Serial};
 use driftless_ring::{Member, NodeId};
@@ -85,6 +85,7 @@ pub fn commands() -> Vec<ClusterCommand> {
         ClusterCommand::Apply(changes().pop().expect("there are some")),
         ClusterCommand::Recover { lost: vec!["b".to_owned(), "c".to_owned()], force: true },
         ClusterCommand::Access,
+        ClusterCommand::Found { without: vec!["b".to_owned()], yes: true },
     ];
     all.extend(changes().into_iter().map(ClusterCommand::Stage));
     all
@@ -166,6 +167,12 @@ pub fn answers() -> Vec<ClusterAnswer> {
             warnings: vec!["what only it holds is given up".to_owned()],
         }),
         ClusterAnswer::Access(Box::new(AccessState { version: 3, access: access() })),
+        ClusterAnswer::Founding(Founding {
+            without: vec!["b".to_owned()],
+            by: vec!["a".to_owned(), "c".to_owned()],
+            voters: vec!["a".to_owned()],
+            warnings: vec!["what only it holds is missing".to_owned()],
+        }),
     ]
 }
 

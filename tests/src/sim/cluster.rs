@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use driftless_node::planted::Planted;
 use driftless_node::replica::record::RecordKey;
-use driftless_proto::membership::StoreId;
+use driftless_proto::membership::{ClusterState, StoreId};
 use driftless_proto::{ContextKeys, Topology};
 use driftless_ring::{Member, NodeId};
 use rand::Rng;
@@ -109,6 +109,13 @@ impl Cluster {
         if let Some(agreement) = &mut self.nodes[node].agreement {
             agreement.wipe(store);
         }
+    }
+
+    /// What a node that runs says of the members.
+    pub fn state_of(&mut self, node: usize, at: Micros) -> Option<ClusterState> {
+        let node = &mut self.nodes[node];
+        let now = node.clock.now(at).instant;
+        node.agreement.as_mut()?.state(now)
     }
 
     /// Whether they do.

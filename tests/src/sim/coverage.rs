@@ -120,6 +120,15 @@ pub const REQUIRED: &[&str] = &[
     "requests counted by key",
     "requests to replicas with a trace",
     "scans that met other arcs",
+    "versions forced",
+    "forces at two nodes at once",
+    "forces refused that name others than are lost",
+    "forces refused beside most voters",
+    "members lost by force that came back empty",
+    "members lost by force that were replaced",
+    "members lost by force that left",
+    "acknowledged writes lost with most disks",
+    "acknowledged writes left on one disk",
 ];
 
 impl Coverage {

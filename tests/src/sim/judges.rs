@@ -1,6 +1,6 @@
 //! The part of a world that looks on: what only we see, what was met, and what was found wrong on the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::check::Violation;
 use super::check::durability::{DurabilityOracle, Scene};
@@ -58,5 +58,17 @@ impl Judges {
         let scene = Scene::new(cluster.topology(), history, observer, &disks, disk_losses);
         let scene = if cluster.agrees_on_members() { scene.of_changing_members() } else { scene };
         ask(oracle, &scene);
+    }
+
+    /// These disks have just been lost at once, for ever, and are empty.
+    pub(super) fn lost_at_once(&mut self, cluster: &Cluster, history: &History, lost: &BTreeSet<usize>, now: Micros) {
+        let mut left = BTreeMap::new();
+        self.ask_oracle(cluster, history, |oracle, scene| left = oracle.lost_at_once(now, scene));
+        let promised = || left.values().filter(|left| left.was_promised);
+        let of_disks = |disks: u8| promised().filter(|left| left.disks == disks).count() as u64;
+        self.coverage.add("acknowledged writes lost with most disks", of_disks(0));
+        self.coverage.add("acknowledged writes left on one disk", of_disks(1));
+        self.losses.push(now);
+        self.disk_losses.lost_at_once(lost.clone(), now, left);
     }
 }

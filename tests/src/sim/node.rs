@@ -218,7 +218,7 @@ impl Node {
         self.store.open();
         self.clock.origin = rng.random_range(0..1 << 40);
         let configurations = match &mut self.agreement {
-            Some(agreement) => agreement.start(self.clock.now(at).instant, topology, rng.random()),
+            Some(agreement) => agreement.start(self.clock.now(at).instant, topology, planted.clone(), rng.random()),
             None => Arc::new(Configurations::of_file(Arc::clone(topology))),
         };
         let members: Vec<NodeId> = configurations.members().iter().map(|member| member.id).collect();

@@ -126,8 +126,23 @@ impl Profile {
     }
 }
 
+impl Profile {
+    /// In some of the worlds in which members change most voters are lost, before as many changes as it says are left.
+    pub fn with_a_disaster(&mut self, steps: usize, rng: &mut StdRng) -> Option<usize> {
+        if steps == 0 || !rng.random_bool(WITH_A_DISASTER) {
+            return None;
+        }
+        // They live long.
+        self.think = (1_000, 60_000);
+        Some(rng.random_range(0..steps))
+    }
+}
+
 /// The part of the worlds in which members change.
 const CHANGING: f64 = 0.2;
+
+/// The part of those in which most voters are lost at once.
+const WITH_A_DISASTER: f64 = 0.3;
 
 /// What makes replicas equal again. Each must do so alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

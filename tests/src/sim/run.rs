@@ -139,7 +139,10 @@ fn live(world: &mut World) -> Vec<Violation> {
     wait_for_rest(world);
     let settled = world.schedule.now() + SETTLE;
     world.run_until(settled, |_| false);
-    wait_until(world, World::members_are_settled);
+    // Of most voters lost at once more follows, and who has just started may not decide alone.
+    for _ in 0..CHANGES_STEPS {
+        wait_until(world, World::members_are_settled);
+    }
     if !world.members_are_settled() {
         let standing = |(number, node): (usize, &super::node::Node)| {
             let progress = node.agreement.as_ref().map(|agreement| agreement.progress().to_vec());
@@ -147,7 +150,9 @@ fn live(world: &mut World) -> Vec<Violation> {
         };
         let standing: Vec<String> = world.cluster.iter().map(standing).collect();
         let text = format!("a change of members does not come to its end: {}", standing.join("; "));
-        return vec![Violation::general("changes end", text)];
+        let mut violations = std::mem::take(&mut world.judges.violations);
+        violations.push(Violation::general("changes end", text));
+        return violations;
     }
     ask_undisturbed(world);
     wait_for_rest(world);
@@ -412,6 +417,9 @@ const READ_ROUNDS: usize = 2;
 
 /// Half a second each: a few rounds, and a peer that does not answer the first time.
 const HEALING_STEPS: usize = 60;
+
+/// As often.
+const CHANGES_STEPS: usize = 3;
 
 const CALM_OPERATIONS: usize = 5;
 

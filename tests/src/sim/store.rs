@@ -7,7 +7,7 @@
 //! shared cell does it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
 
@@ -262,6 +262,21 @@ impl SimStore {
             ControlFlow::Continue(())
         });
         (own.map(decode), copies)
+    }
+
+    /// The same without the copies whose removal has begun, as what they were for has arrived: it is only not on the disk yet.
+    pub fn lasting_states(&self, record: &RecordKey) -> (Option<Siblings>, Vec<(NodeId, Siblings)>) {
+        let (own, mut copies) = self.durable_states(record);
+        let (mut present, range) = (BTreeSet::new(), record::all_hints());
+        let memory = &self.0.borrow().memory;
+        let scanned = memory.scan(&range.start[..]..&range.end[..], &mut |key, _| {
+            if record::is_hint_of(key, record) {
+                present.extend(HintKey::from_stored(key).map(|hint| hint.target()));
+            }
+            ControlFlow::Continue(())
+        });
+        copies.retain(|(target, _)| scanned.is_ok() && present.contains(target));
+        (own, copies)
     }
 
     /// Whether a copy of this key is held for somebody, as the process sees it.

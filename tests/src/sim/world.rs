@@ -10,6 +10,7 @@ mod archive;
 mod changes;
 pub(super) mod claims;
 mod clients;
+mod disaster;
 mod disks;
 mod membership;
 mod story;
@@ -61,6 +62,7 @@ use super::walker::Walker;
 use super::workload::{Attempt, Workload};
 use changes::Operator;
 use claims::Claims;
+use disaster::ACTIVE_LONGER;
 use story::{SENDS, Story};
 
 /// Everything that exists.
@@ -126,6 +128,7 @@ impl World {
         let mut operator_rng = split();
         let steps = profile.change_members(&mut operator_rng);
         let archivists = Archivist::draw(split());
+        let strikes_at = profile.with_a_disaster(steps, &mut split());
         let mut cluster = Cluster::new(&profile, planted, network);
         if steps > 0 {
             cluster.agree_on_members();
@@ -167,10 +170,14 @@ impl World {
             profile,
         };
         if steps > 0 {
-            world.operator = Some(Operator::new(steps, operator_rng));
+            world.operator = Some(Operator::new(steps, strikes_at, operator_rng));
             world.schedule.at(50_000, Event::Operate);
         }
         world.begin();
+        if strikes_at.is_some() {
+            // What the nemesis has planned is over by then.
+            world.profile.active += ACTIVE_LONGER;
+        }
         world
     }
 
@@ -478,7 +485,8 @@ impl World {
                 self.schedule.after(delay, Event::Fault(Fault::Rot { node, how_many: 1, down: None }));
             }
         }
-        if self.phase == Phase::Active && self.nemesis.rng.random_bool(self.profile.crash_after_batch) {
+        let is_spared = self.operator.as_ref().is_some_and(Operator::waits_for_force);
+        if self.phase == Phase::Active && !is_spared && self.nemesis.rng.random_bool(self.profile.crash_after_batch) {
             let delay = self.nemesis.rng.random_range(500..20_000);
             self.schedule.after(delay, Event::CrashSoon { node, life: self.cluster[node].life });
         }

@@ -148,10 +148,15 @@ fn next(state: &ClusterState, flags: &str) -> (bool, String) {
     let phase = |member: &MemberState| Phase::of(member, state);
     let silent = names(&|member| !member.is_heard && phase(member) != Phase::Left);
     let (is, are_heard) = if silent.len() == 1 { ("it", "is not heard") } else { ("them", "are not heard") };
+    let is_never = if silent.len() == 1 { "it never comes" } else { "they never come" };
     if !state.is_agreed {
         let who = match silent.as_slice() {
             [] => "all are heard, and it takes a moment".to_owned(),
-            silent => format!("{} {are_heard}: start {is}", silent.join(", ")),
+            silent => format!(
+                "{} {are_heard}: start {is}; or if {is_never}, `driftless{flags} cluster found --without {}`",
+                silent.join(", "),
+                silent.join(",")
+            ),
         };
         let what = "Nobody has agreed on anything yet: once all members are up they agree on the first version by \
                     themselves, and only then the cluster can be changed";
@@ -413,7 +418,9 @@ pub(crate) mod tests {
             state.is_agreed = false;
             state.members[1].is_heard = false;
         });
-        assert!(!good && said.ends_with("n2 is not heard: start it."), "{said}");
+        let way =
+            "n2 is not heard: start it; or if it never comes, `driftless --profile D cluster found --without n2`.";
+        assert!(!good && said.ends_with(way), "{said}");
         let (good, said) = says(&|state| state.members[2].is_heard = false);
         assert!(!good && said.contains("`driftless --profile D cluster replace n3 --with NAME`"), "{said}");
         let unfinished = |state: &mut ClusterState| {

@@ -88,6 +88,7 @@ pub(crate) const SAMPLES: &[Sample] = &[
     soon(alike(MEMBERSHIP, "driftless --profile DIR cluster recover --lost n2,n3", At::Three(n2_killed_as_well))),
     exactly(COMMANDS, "driftless --profile DIR put greeting hello -w 3", At::Five(n3_killed)),
     soon(alike(COMMANDS, "driftless --profile DIR hints", At::Five(more_puts))),
+    soon(alike(MEMBERSHIP, "driftless --profile DIR cluster found --without n4,n5", At::Five(begun_anew_by_three))),
     soon(exactly(CONFIGURATION, "driftless --endpoint 127.0.0.1:8500 --ca authority/ca.pem --cert alice/alice.pem --key alice/alice.key status", At::ByHand)),
     exactly(COMMANDS, "driftless --profile shop bucket list", At::ByHand),
     soon(alike(COMMANDS, "driftless --profile DIR cluster status", At::Changing(records))),
@@ -167,6 +168,21 @@ fn n2_killed_as_well(_: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
 fn n3_killed_and_puts(walk: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
     n3_killed(walk, dev);
     more_puts(walk, dev)
+}
+
+/// Nothing was agreed on, and two never come.
+fn begun_anew_by_three(_: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
+    let running = dev.pids().into_iter().filter(|(_, pid)| pid.is_some());
+    running.for_each(|(name, _)| dev.kill(&name));
+    for node in dev.nodes() {
+        std::fs::remove_dir_all(text(&node, "data_dir")).expect("can be removed");
+    }
+    for name in ["n1", "n2", "n3"] {
+        let mut child = dev.serve_with(name, &["--init"]);
+        // The cluster ends it, and somebody has to take note of that.
+        std::thread::spawn(move || child.wait());
+    }
+    Vec::new()
 }
 
 /// Enough that a plan says how long it takes to move.

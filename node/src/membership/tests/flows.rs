@@ -11,6 +11,7 @@ use driftless_testkit::TopologyBuilder;
 use super::world::{Weather, World};
 use crate::membership::letter::Ballot;
 use crate::membership::{Candidate, Letter, Membership, MembershipConfig, Output, Progress};
+use crate::planted::Planted;
 use crate::time::Instant;
 
 pub(super) const CALM: Weather =
@@ -74,7 +75,8 @@ fn a_cluster_founds_itself_when_all_have_been_heard() {
     let refused = ask(&mut world, "n1", ClusterCommand::Stage(join("n4"))).unwrap_err();
     assert_eq!(
         refused,
-        "the members of this cluster are not agreed on yet: n3 has not been heard since this node started"
+        "the members of this cluster are not agreed on yet: n3 has not been heard since this node started; who never comes can be left out: \
+         `cluster found --without n3`"
     );
     world.start(n3);
     settle(&mut world);
@@ -251,7 +253,13 @@ fn who_goes_by_the_file_alone_does_nothing_by_it_before_most_others_do_too() {
     let machine = |name: &str, founding: &Arc<Topology>| {
         let candidate =
             Candidate { member: Member::new(name, "a.test:1"), store: StoreId(NodeId::of_name(name).0.into()) };
-        let config = MembershipConfig { candidate, founding: founding.clone(), files: Vec::new(), seed: [0; 32] };
+        let config = MembershipConfig {
+            candidate,
+            founding: founding.clone(),
+            files: Vec::new(),
+            seed: [0; 32],
+            planted: Planted::default(),
+        };
         Membership::new(config, Instant(0)).unwrap()
     };
     let news_of = |name: &str, founding: &Arc<Topology>| {
@@ -289,6 +297,7 @@ fn versions_survive_a_restart_and_damage_stops_it() {
             founding: world.founding().clone(),
             files: files.into_iter().collect(),
             seed: [0; 32],
+            planted: Planted::default(),
         }
     };
     for file in ["2.record", "ballot", "marks"] {
@@ -306,7 +315,13 @@ fn what_a_voter_has_promised_it_knows_after_a_crash() {
     let machine = |files: &std::collections::BTreeMap<String, Vec<u8>>| {
         let candidate = Candidate { member: world.nodes[&n1].member.clone(), store: world.nodes[&n1].store };
         let files = files.clone().into_iter().collect();
-        let config = MembershipConfig { candidate, founding: world.founding().clone(), files, seed: [0; 32] };
+        let config = MembershipConfig {
+            candidate,
+            founding: world.founding().clone(),
+            files,
+            seed: [0; 32],
+            planted: Planted::default(),
+        };
         Membership::new(config, Instant(0)).unwrap()
     };
     let prepare = |round| Letter::Prepare { slot, parent, ballot: Ballot { round, node: n2.0, nonce: 0 } };

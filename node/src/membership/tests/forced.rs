@@ -10,6 +10,7 @@ use super::flows::{CALM, ask, commit, join, leave, plan, settle, state};
 use super::world::World;
 use crate::membership::letter::Ballot;
 use crate::membership::{Candidate, DecidedRecord, Letter, Membership, MembershipConfig};
+use crate::planted::Planted;
 
 fn id(name: &str) -> NodeId {
     NodeId::of_name(name)
@@ -447,6 +448,7 @@ fn what_was_not_rightly_forced_is_not_taken() {
             founding: world.founding().clone(),
             files: state.files.clone().into_iter().collect(),
             seed: [0; 32],
+            planted: Planted::default(),
         };
         let mut machine = Membership::new(config, world.now).unwrap();
         machine.handle_letter(world.now, n2, Letter::Records { settled: 2, records: vec![decided] });

@@ -16,6 +16,7 @@ use crate::membership::paxos::Standing;
 use crate::membership::{
     Apart, Candidate, DecidedRecord, Letter, Membership, MembershipConfig, Output, Progress, files,
 };
+use crate::planted::Planted;
 use crate::time::Instant;
 
 pub(super) struct World {
@@ -34,6 +35,8 @@ pub(super) struct World {
     accepted: BTreeMap<(u64, Ballot), BTreeSet<(NodeId, StoreId)>>,
     /// What a majority has durably accepted.
     chosen: BTreeMap<u64, u128>,
+    /// Whom operators would have left out when it was founded, where enough others were left; at first nobody.
+    left_out: Vec<BTreeSet<NodeId>>,
     /// What was decided by one alone.
     pub(super) forced: BTreeSet<u128>,
     operations: BTreeMap<u64, Operation>,
@@ -133,6 +136,7 @@ impl World {
             records: BTreeMap::new(),
             accepted: BTreeMap::new(),
             chosen: BTreeMap::new(),
+            left_out: vec![BTreeSet::new()],
             forced: BTreeSet::new(),
             operations: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -172,7 +176,7 @@ impl World {
         state.apart.clear();
         let candidate = Candidate { member: state.member.clone(), store: state.store };
         let files = state.files.clone().into_iter().collect();
-        let config = MembershipConfig { candidate, founding, files, seed };
+        let config = MembershipConfig { candidate, founding, files, seed, planted: Planted::default() };
         let machine = Membership::new(config, now).expect("its files are what it has written");
         assert!(machine.configurations().version() >= state.version, "a version that was followed is forgotten");
         state.machine = Some(machine);
@@ -256,6 +260,12 @@ impl World {
     pub(super) fn command(&mut self, node: NodeId, command: ClusterCommand) -> u64 {
         self.tags += 1;
         let (now, tag) = (self.now, self.tags);
+        if let ClusterCommand::Found { without, yes: true } = &command {
+            let left_out: BTreeSet<NodeId> = without.iter().map(|name| NodeId::of_name(name)).collect();
+            if left_out.len() * 2 < self.founding.ring().members().len() {
+                self.left_out.push(left_out);
+            }
+        }
         self.input(node, |machine| machine.handle_command(now, tag, command));
         tag
     }
@@ -455,7 +465,10 @@ impl World {
             None => {
                 assert_eq!(slot, 2);
                 let names: BTreeSet<NodeId> = by.iter().map(|(node, _)| *node).collect();
-                (names.len(), self.founding.ring().members().len())
+                let all: BTreeSet<NodeId> = self.founding.ring().members().iter().map(|member| member.id).collect();
+                let is_enough =
+                    self.left_out.iter().any(|left_out| all.difference(left_out).all(|node| names.contains(node)));
+                (usize::from(is_enough), 1)
             }
             Some(before) => {
                 let is_voter = |(node, store): &&(NodeId, StoreId)| {

@@ -127,7 +127,8 @@ impl NodeContext {
     /// What speaks against an order, and the machine of the members cannot know.
     pub(crate) fn contradicts(&self, command: &ClusterCommand) -> Option<Response> {
         let why = match command {
-            ClusterCommand::Recover { lost, .. } => self.is_there(lost),
+            ClusterCommand::Recover { lost, .. } => self.is_there(lost, ", and not lost"),
+            ClusterCommand::Found { without, .. } => self.is_there(without, ""),
             ClusterCommand::Stage(Change::SetAccess(AccessChange::Deny(Denial::Serial(serial))))
             | ClusterCommand::Apply(Change::SetAccess(AccessChange::Deny(Denial::Serial(serial)))) => {
                 let rests_on_it = self.credentials.allowed().1.is_own(serial);
@@ -143,18 +144,18 @@ impl NodeContext {
         why.map(|why| Response::Failed(Failure::Refused(Refusal::Membership(why))))
     }
 
-    /// That one of those is there who are to be declared lost by force, though the two do not listen to each other. It may know that this node
-    /// was declared lost itself.
-    fn is_there(&self, lost: &[String]) -> Option<String> {
+    /// That one of those is there who are to be declared lost by force, or are said never to come, though the two do not listen to each other. It may
+    /// know that this node was declared lost itself.
+    fn is_there(&self, named: &[String], and: &str) -> Option<String> {
         let now = self.clock.instant();
         let (name, problem) = self.peers.iter().find_map(|peer| {
             // Of one that this node does not call itself, nothing else takes it back.
             let is_present = !peer.is_connected() && now.since(peer.noted) < THERE_FOR;
             let problem = peer.problem.as_ref().filter(|problem| problem.is_there && is_present)?;
             let name = self.name_of(*peer.key());
-            lost.contains(&name).then(|| (name, problem.text.clone()))
+            named.contains(&name).then(|| (name, problem.text.clone()))
         })?;
-        Some(format!("{name} is there, and not lost: {problem}; stop it for good, or see `driftless status`"))
+        Some(format!("{name} is there{and}: {problem}; stop it for good, or see `driftless status`"))
     }
 
     /// Takes over what the detector thinks of a peer, and tells the other shards.

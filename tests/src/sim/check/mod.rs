@@ -99,7 +99,7 @@ impl Evidence<'_> {
     /// Writes of a key that were acknowledged, as far as they must last. A delete that had nothing to remove is one.
     pub fn acknowledged(&self, slot: &Slot) -> impl Iterator<Item = (OpId, &Operation)> {
         let is_write = |op: &Operation| op.ending == Ending::Ok && op.kind != Kind::Get;
-        self.history.of(slot).filter(move |(_, op)| is_write(op) && self.must_last(op))
+        self.history.of(slot).filter(move |(id, op)| is_write(op) && self.must_last(*id, op))
     }
 
     /// Those of them that did write something.
@@ -120,18 +120,31 @@ impl Evidence<'_> {
     }
 
     /// Whether a write must have outlived the loss of disks: it was on more of them than were lost.
-    pub fn must_last(&self, op: &Operation) -> bool {
+    pub fn must_last(&self, id: OpId, op: &Operation) -> bool {
+        self.disk_losses.spares(id, op, self.held_by(op))
+    }
+
+    /// How many disks a write rests on by its answer.
+    fn held_by(&self, op: &Operation) -> u8 {
         // A delete that found nothing has made sure that w replicas know as much.
         let held_by = if op.acks > 0 { op.acks } else { op.w };
         // Those of owners that were about to leave are not made up for.
-        let held_by = if self.members_change { held_by.min(op.w) } else { held_by };
-        usize::from(held_by) > self.disk_losses.lacking(op, held_by)
+        if self.members_change { held_by.min(op.w) } else { held_by }
     }
 
-    /// Whether no disk was lost from the beginning of one operation to the end of another: then quorums that overlap
-    /// have met.
-    pub fn quorums_met(&self, earlier: &Operation, later: &Operation) -> bool {
-        self.disk_losses.spare((&earlier.slot, earlier.invoked, earlier.returned), later.returned)
+    /// Whether no disk was lost from the beginning of one operation to the end of another, or not all that knew this write: then quorums that
+    /// overlap have met.
+    pub fn quorums_met(&self, write: OpId, earlier: &Operation, later: &Operation) -> bool {
+        self.quorums_met_until(write, earlier, later.returned)
+    }
+
+    /// The same of whatever ended later.
+    pub fn quorums_met_until(&self, write: OpId, earlier: &Operation, later: Micros) -> bool {
+        let (slot, invoked, returned) = (&earlier.slot, earlier.invoked, earlier.returned);
+        let held_by = self.held_by(earlier);
+        self.disk_losses.spare((slot, invoked, returned), later)
+            && self.disk_losses.spares_quorum(write, (invoked, returned), later)
+            && (earlier.kind == Kind::Get || usize::from(held_by) > self.disk_losses.lacking(earlier, held_by, later))
     }
 
     /// The numbers of the nodes that own a key.

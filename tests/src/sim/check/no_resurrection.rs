@@ -5,7 +5,7 @@
 //! all that was acknowledged before it began, where strict quorums make its reads meet those writes. Writes that were
 //! stamped twice are exempt.
 
-use super::super::history::{Ending, Kind, OpId, Slot};
+use super::super::history::{Ending, Kind, OpId, Operation, Slot};
 use super::{Evidence, Violation, is_acknowledged};
 
 const PROMISE: &str = "no resurrection";
@@ -36,7 +36,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
                 continue;
             }
             for (read, shown) in &reads {
-                if shown.invoked > op.returned && shown.r + op.w > n && evidence.quorums_met(op, shown) {
+                if shown.invoked > op.returned && shown.r + op.w > n && evidence.quorums_met(id, op, shown) {
                     for value in shown.values.iter().filter(back) {
                         let text = format!(
                             "strict get {read} shows {value}, which acknowledged {:?} {id} had replaced",
@@ -54,9 +54,10 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
 fn deleted_and_back(evidence: &Evidence<'_>, slot: &Slot, n: u8, last: &[OpId]) -> Vec<Violation> {
     let of_slot = || evidence.history.of(slot).filter(|(_, op)| op.ending == Ending::Ok);
     let mut violations = Vec::new();
-    for (id, delete) in
-        of_slot().filter(|(_, op)| op.kind == Kind::Delete && op.strict && op.seen.is_none() && evidence.must_last(op))
-    {
+    let ends_all = |(id, op): &(OpId, &Operation)| {
+        op.kind == Kind::Delete && op.strict && op.seen.is_none() && evidence.must_last(*id, op)
+    };
+    for (id, delete) in of_slot().filter(ends_all) {
         let meant = |value: &&OpId| {
             let put = evidence.history.get(**value);
             put.kind == Kind::Put
@@ -64,9 +65,9 @@ fn deleted_and_back(evidence: &Evidence<'_>, slot: &Slot, n: u8, last: &[OpId]) 
                 && put.ending == Ending::Ok
                 && put.returned < delete.invoked
                 // What was lost with its only disk no delete can know of, and a state that somebody had kept brings it back.
-                && evidence.must_last(put)
+                && evidence.must_last(**value, put)
                 && put.w + delete.r > n
-                && evidence.quorums_met(put, delete)
+                && evidence.quorums_met(**value, put, delete)
         };
         for value in last.iter().filter(meant).filter(|value| !evidence.past.is_exempt(**value)) {
             let text = format!("{value} is live at the end, though delete {id} was acknowledged after it");

@@ -39,15 +39,15 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
 }
 
 /// Whether the scan's replicas have met those that acknowledged this write before.
-fn has_met(evidence: &Evidence<'_>, op: &Operation, walk: &Walk) -> bool {
+fn has_met(evidence: &Evidence<'_>, id: OpId, op: &Operation, walk: &Walk) -> bool {
     let n = evidence.topology.bucket(walk.bucket).map_or(0, |bucket| bucket.quorum.n());
     op.ending == Ending::Ok
         && op.strict
         && op.returned < walk.invoked
         && op.w + walk.r > n
-        && evidence.disk_losses.spare((&op.slot, op.invoked, op.returned), walk.returned)
+        && evidence.quorums_met_until(id, op, walk.returned)
         && !evidence.may_be_forgotten(&op.slot)
-        && evidence.must_last(op)
+        && evidence.must_last(id, op)
 }
 
 /// A value that must be listed: it was acknowledged, and no delete can have taken it. Where the last writer wins, by the clocks of the
@@ -62,8 +62,8 @@ fn missed(evidence: &Evidence<'_>, slot: &Slot, walk: &Walk) -> Option<String> {
             op.kind == Kind::Delete && op.ending != Ending::Refused && op.invoked <= walk.returned && !ended
         })
     };
-    let is_due = |op: &Operation| op.kind == Kind::Put && has_met(evidence, op, walk) && !may_delete(op);
-    let (id, _) = evidence.history.of(slot).find(|(id, op)| is_due(op) && !evidence.past.is_exempt(*id))?;
+    let is_due = |id: OpId, op: &Operation| op.kind == Kind::Put && has_met(evidence, id, op, walk) && !may_delete(op);
+    let (id, _) = evidence.history.of(slot).find(|(id, op)| is_due(*id, op) && !evidence.past.is_exempt(*id))?;
     Some(format!("does not list it, though put {id} was acknowledged before it began"))
 }
 
@@ -82,7 +82,7 @@ fn may_win(evidence: &Evidence<'_>, delete: &Operation, put: &Operation) -> bool
 /// What can be listed: something was written, and not all of it replaced by deletes that the scan must have met.
 fn invented(evidence: &Evidence<'_>, slot: &Slot, walk: &Walk) -> Option<String> {
     let ended: Vec<OpId> =
-        evidence.acknowledged(slot).filter(|(_, op)| has_met(evidence, op, walk)).map(|(id, _)| id).collect();
+        evidence.acknowledged(slot).filter(|(id, op)| has_met(evidence, *id, op, walk)).map(|(id, _)| id).collect();
     let may_be_there = |id: OpId, op: &Operation| {
         (op.kind, op.ending != Ending::Refused) == (Kind::Put, true)
             && op.invoked <= walk.returned

@@ -20,7 +20,8 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
         for (id, read) in &reads {
             let known = evidence.past.known_to_read(read, evidence.history, evidence.observer);
             for (write, op) in evidence.acknowledged_stamps(&slot).filter(|(_, op)| op.strict) {
-                let due = op.returned < read.invoked && op.w + read.r > quorum.n() && evidence.quorums_met(op, read);
+                let due =
+                    op.returned < read.invoked && op.w + read.r > quorum.n() && evidence.quorums_met(write, op, read);
                 if due && !known.contains(&write) && !evidence.past.is_exempt(write) {
                     let text =
                         format!("strict get {id} does not know {:?} {write}, acknowledged before it began", op.kind);
@@ -31,11 +32,11 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
             let held_by = quorum.n() - quorum.r() + 1;
             let counts = |before: &Operation| {
                 before.returned < read.invoked
-                    && evidence.quorums_met(before, read)
-                    && usize::from(held_by) > evidence.disk_losses.lacking(before, held_by)
+                    && usize::from(held_by) > evidence.disk_losses.lacking(before, held_by, read.returned)
             };
             for (earlier, before) in reads.iter().filter(|(_, before)| counts(before)) {
-                for value in before.values.iter().filter(|value| !known.contains(value)) {
+                let met = |value: &&OpId| evidence.quorums_met(**value, before, read);
+                for value in before.values.iter().filter(|value| !known.contains(value)).filter(met) {
                     if overlaps(read) && overlaps(before) && !evidence.past.is_exempt(*value) {
                         let text = format!("strict get {id} does not know {value}, which get {earlier} had shown");
                         violations.push(Violation::of("monotonic reads", &slot, text));

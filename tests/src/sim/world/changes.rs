@@ -10,6 +10,7 @@
 //! double    commit that there are twice the partitions ──▶ until the version is settled
 //! access    commit another default role ──▶ until the version is settled
 //! wipe      the disk of a node is lost, and an empty one is in its place ──▶ until a version names it
+//! disaster  most voters are lost at once ──▶ one who is left decides alone ──▶ others in their places (`disaster`)
 //! ```
 //! Half way the operator may take back what was decided, if nobody is dead; and a disk may be lost as well.
 
@@ -30,27 +31,30 @@ use super::super::check::Violation;
 use super::super::node::Input;
 use super::super::schedule::{Event, Micros};
 use super::super::shape;
+use super::disaster::Disaster;
 use super::{Phase, World};
 
 /// What the operator is at, and what is to come.
 pub(in crate::sim) struct Operator {
-    rng: StdRng,
+    pub(super) rng: StdRng,
     /// Steps that are left to be begun.
     steps: usize,
-    doing: Option<Step>,
+    pub(super) doing: Option<Step>,
     /// Names the commands, and is in the ids of letters.
-    next: u64,
+    pub(super) next: u64,
     /// Of the command that an answer is waited for, and when it was given.
-    asked: Option<(u64, Micros)>,
+    pub(super) asked: Option<(u64, Micros)>,
+    /// Most voters are lost instead of the step before which so many are left.
+    pub(super) strikes_at: Option<usize>,
     /// The digest of each version that a node has gone by, and who may do what in it: they are the same at all.
     versions: BTreeMap<u64, (u128, Arc<AgreedAccess>)>,
 }
 
 /// One change of members.
 #[derive(Clone, Debug)]
-struct Step {
+pub(super) struct Step {
     change: Kind,
-    stage: Stage,
+    pub(super) stage: Stage,
     began: Micros,
     /// Whose disk was lost, until that is healed.
     wiped: Option<usize>,
@@ -81,10 +85,11 @@ enum Kind {
     /// This is the default role.
     Access(Role),
     Wipe(usize),
+    Disaster,
 }
 
 #[derive(Clone, Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// What others have staged is to be cleared: a replacement goes by itself.
     Muddled,
     /// To be staged.
@@ -98,9 +103,10 @@ enum Stage {
 }
 
 impl Operator {
-    /// With so many changes to make.
-    pub(super) fn new(steps: usize, rng: StdRng) -> Operator {
-        Operator { rng, steps, doing: None, next: 1, asked: None, versions: Default::default() }
+    /// With so many changes to make, and most voters lost in between or never.
+    pub(super) fn new(steps: usize, strikes_at: Option<usize>, rng: StdRng) -> Operator {
+        let (doing, asked, disaster, versions) = (None, None, None, Default::default());
+        Operator { rng, steps, doing, next: 1, asked, strikes_at, disaster, versions }
     }
 }
 
@@ -129,7 +135,7 @@ impl World {
     }
 
     /// The version that all nodes go by, if it is one and nothing else counts for any of them.
-    fn goes_by_one_version(&self) -> Option<u64> {
+    pub(super) fn goes_by_one_version(&self) -> Option<u64> {
         let newest = self.cluster.topology().ring().version().0;
         let is_there =
             |configurations: &Configurations| configurations.version() == newest && !configurations.is_moving();
@@ -141,7 +147,7 @@ impl World {
         (all && newest >= 2).then_some(newest)
     }
 
-    fn members(&self) -> Vec<usize> {
+    pub(super) fn members(&self) -> Vec<usize> {
         let ring = self.cluster.topology().ring();
         ring.members().iter().filter_map(|member| self.cluster.number_of(member.id)).collect()
     }
@@ -156,6 +162,12 @@ impl World {
             return;
         }
         operator.steps -= 1;
+        if operator.strikes_at == Some(operator.steps) {
+            let began = self.schedule.now();
+            let (change, stage, turns) = (Kind::Disaster, Stage::Muddled, VecDeque::new());
+            operator.doing = Some(Step { change, stage, began, wiped: None, turns, unclear_until: 0 });
+            return;
+        }
         let sync = (200, operator.rng.random_range(500..40_000));
         let leaver = *members.choose(&mut operator.rng).expect("there are members");
         let dice = operator.rng.random_range(0..16);
@@ -211,7 +223,7 @@ impl World {
         self.judges.disk_losses.wiped(node, self.schedule.now());
     }
 
-    fn newcomer(&mut self, sync: (Micros, Micros)) -> usize {
+    pub(super) fn newcomer(&mut self, sync: (Micros, Micros)) -> usize {
         let node = self.cluster.add(sync);
         self.start(node);
         node
@@ -232,6 +244,9 @@ impl World {
         if let Some(node) = step.wiped {
             return self.wait_for_disk(node, step.change);
         }
+        if let Kind::Disaster = step.change {
+            return self.recover(&step);
+        }
         let command = match step.stage {
             Stage::Begun => ClusterCommand::Stage(match step.change {
                 Kind::Join(node) => Change::Join { name: shape::name_of(node), zone: None, weight: None },
@@ -243,7 +258,7 @@ impl World {
                 Kind::Lose(node) => Change::Leave { name: shape::name_of(node), lost: true },
                 Kind::Double(_) => Change::DoublePartitions,
                 Kind::Access(role) => Change::SetAccess(AccessChange::Default(Some(role))),
-                Kind::Wipe(_) => return,
+                Kind::Wipe(_) | Kind::Disaster => return,
             }),
             Stage::Muddled => ClusterCommand::Clear,
             Stage::Staged => ClusterCommand::Plan,
@@ -260,6 +275,11 @@ impl World {
                 },
             },
         };
+        self.command_anybody(command);
+    }
+
+    /// Whoever runs may be asked.
+    pub(super) fn command_anybody(&mut self, command: ClusterCommand) {
         let running: Vec<usize> = self.cluster.numbers().filter(|node| self.cluster[*node].runs()).collect();
         let now = self.schedule.now();
         let Some(operator) = &mut self.operator else { return };
@@ -341,7 +361,7 @@ impl World {
             }
             Kind::Double(_) => self.judges.coverage.add("partitions doubled", 1),
             Kind::Access(_) => self.judges.coverage.add("access agreed on", 1),
-            Kind::Wipe(_) => {}
+            Kind::Wipe(_) | Kind::Disaster => {}
         }
         self.end_step();
     }
@@ -356,12 +376,12 @@ impl World {
         self.cluster.topology().ring().member_by_name(&shape::name_of(node)).map(|member| member.weight)
     }
 
-    fn retire(&mut self, node: usize) {
+    pub(super) fn retire(&mut self, node: usize) {
         self.kill(node, false);
         self.cluster.remove(node);
     }
 
-    fn end_step(&mut self) {
+    pub(super) fn end_step(&mut self) {
         let now = self.schedule.now();
         if let Some(operator) = &mut self.operator
             && let Some(step) = operator.doing.take()
@@ -381,6 +401,13 @@ impl World {
         }
         for (tag, answer) in agreed.answers {
             self.note_answer(tag, answer);
+        }
+        if agreed.is_forced_wrongly {
+            self.note_forced_wrongly(node);
+        }
+        if agreed.is_apart {
+            let text = format!("n{node} says that a node goes by another history");
+            self.judges.violations.push(Violation::general("one record for each version", text));
         }
         if agreed.is_for_the_first {
             self.plan_turn(node, 0);
@@ -417,7 +444,8 @@ impl World {
         if operator.asked.take_if(|(asked, _)| *asked == tag).is_none() {
             return;
         }
-        let Some(step) = &mut operator.doing else { return };
+        self.note_recovery(&answer);
+        let Some(step) = self.operator.as_mut().and_then(|operator| operator.doing.as_mut()) else { return };
         let mut refusal = String::new();
         let stage = match answer {
             Ok(ClusterAnswer::Staged(_)) => Stage::Staged,
@@ -464,7 +492,7 @@ impl World {
             Kind::Lose(node) => !has(node),
             Kind::Double(partitions) => ring.partitions().get() == partitions,
             Kind::Access(role) => default_role == Some(role),
-            Kind::Wipe(_) => false,
+            Kind::Wipe(_) | Kind::Disaster => false,
         };
         if is_made && !matches!(step.stage, Stage::Decided(_)) {
             step.stage = Stage::Decided(ring.version().0);
@@ -493,7 +521,7 @@ const PATIENCE: Micros = 6_000_000;
 
 /// Members that there are at most, and at least: buckets have three owners.
 const MEMBERS_MAX: usize = 6;
-const MEMBERS_MIN: usize = 3;
+pub(super) const MEMBERS_MIN: usize = 3;
 
 /// Partitions that there are at most: a tree for each is checked often.
 const PARTITIONS_MAX: u32 = 32;
