@@ -59,6 +59,8 @@ pub fn play(bytes: &[u8]) -> Counted {
         let passes = at.since(node.now.instant).max(Duration::from_millis(200));
         node.pass(passes);
     }
+    // What the last of these moments brought to an end.
+    node.outputs();
     assert_eq!(node.engine.requests_open() == 0, node.open.is_empty(), "{:?} wait for an answer", node.open);
     counted
 }

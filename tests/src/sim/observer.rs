@@ -2,7 +2,7 @@
 //!
 //! A dot is *stamped* where a batch first holds it, because nothing that carries a dot may leave a node before its
 //! batch is applied. What the next write of the same batch has replaced no batch holds: engines show it to us. From this follow checks that need no client: no dot is stamped twice or seen before its batch, no
-//! actor serves two lives, and a live actor's counters have no gap.
+//! actor serves two lives or two partitions, and a live actor's counters have no gap.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,6 +51,9 @@ pub struct Observer {
     by_write_id: BTreeMap<WriteId, BTreeSet<Dot>>,
     by_slot: BTreeMap<Slot, BTreeSet<Dot>>,
     actors: BTreeMap<ActorId, (Life, PartitionId, u64)>,
+    /// The ring of the beginning, and in which of its arcs each actor has stamped. However often partitions are doubled, each lies in one.
+    founded: Option<Topology>,
+    arcs: BTreeMap<ActorId, ArcIndex>,
     /// What must not be.
     pub wrong: Vec<(Option<Slot>, String)>,
     lww: BTreeSet<BucketId>,
@@ -68,7 +71,7 @@ impl Observer {
     /// Has seen nothing yet.
     pub fn new(topology: &Topology, suspicious: bool) -> Observer {
         let lww = topology.buckets().iter().filter(|bucket| bucket.conflict == Conflict::Lww).map(|bucket| bucket.id);
-        Observer { lww: lww.collect(), suspicious, ..Observer::default() }
+        Observer { lww: lww.collect(), suspicious, founded: Some(topology.clone()), ..Observer::default() }
     }
 
     /// A batch was applied, with these stamps in it. Returns the dots that it stamped.
@@ -254,6 +257,16 @@ impl Observer {
         {
             let text = format!("write {:x} was stamped as {dot} though its {other} was live there", stamp.write_id.0);
             self.wrong.push((Some(stamp.slot.clone()), text));
+        }
+        if let Some(ring) = self.founded.as_ref().map(Topology::ring) {
+            let (bucket, key) = &stamp.slot;
+            let arc = ring.partitions().arc_of(ring.token(bucket.0, key.as_bytes()));
+            let first = *self.arcs.entry(dot.actor).or_insert(arc);
+            if first != arc {
+                let text =
+                    format!("actor {} has stamped in arc {}, and stamps {dot} in arc {}", dot.actor, first.0, arc.0);
+                self.wrong.push((Some(stamp.slot.clone()), text));
+            }
         }
         self.by_write_id.entry(stamp.write_id).or_default().insert(dot);
         self.by_slot.entry(stamp.slot.clone()).or_default().insert(dot);

@@ -46,6 +46,7 @@ pub(in crate::sim) struct Operator {
     pub(super) asked: Option<(u64, Micros)>,
     /// Most voters are lost instead of the step before which so many are left.
     pub(super) strikes_at: Option<usize>,
+    pub(super) disaster: Option<Disaster>,
     /// The digest of each version that a node has gone by, and who may do what in it: they are the same at all.
     versions: BTreeMap<u64, (u128, Arc<AgreedAccess>)>,
 }
