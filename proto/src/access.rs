@@ -3,8 +3,8 @@
 //! ```text
 //! operator ─AccessChange─▶ AgreedAccess of the newest record ──▶ every node, beside its own access file
 //! ```
-//! Certificates say who somebody is, and may say a role; a node's access file says more, of that node alone. What is agreed on is
-//! stronger than either. It is part of a [`Record`](crate::membership::Record), and bounded: every node keeps it for many versions.
+//! Certificates say who somebody is, and may say a role; a node's access file says more, of that node alone. A grant that is agreed on is
+//! stronger than either, a default is weaker than what they say of the name. It is part of a [`Record`](crate::membership::Record), and bounded: every node keeps it for many versions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -88,7 +88,8 @@ impl Coordinator {
     pub(super) fn write_tombstone(&mut self, shard: &Shard, now: Now, id: RequestId, seen: Siblings, basis: Basis) {
         let Some(open) = self.requests.get_mut(&id) else { return };
         let (asker, deadline, question) = (open.asker, open.deadline, open.question.clone());
-        let (Question::Delete(mut deletion), Some(origin)) = (question, open.origin.take()) else { return };
+        let Question::Delete(mut deletion) = question else { return };
+        let Some(origin) = open.origin.take() else { return };
         deletion.basis = Some(basis);
         // With every header that it has seen: it is kept only if it may be told.
         deletion.read = if origin.may_be_told(shard) { open.course(shard) } else { None };

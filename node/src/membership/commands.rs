@@ -9,7 +9,7 @@ use driftless_ring::{Member, NodeId};
 
 use super::deciding::{Purpose, is_same_change};
 use super::plan::{Basis, Planned, are_unfinished};
-use super::{Membership, is_known, said_of, staging, voters};
+use super::{Membership, is_known, letter, said_of, staging, voters};
 use crate::time::Instant;
 
 impl Membership {
@@ -100,7 +100,8 @@ impl Membership {
         self.check_understood(&changes[0])?;
         match &changes[0] {
             // Whoever is to be kept out is not let in for as long as data moves; what is denied is nobody's who takes part in that.
-            Change::SetAccess(AccessChange::Deny(_)) => self.check_few_unfinished()?,
+            // Nor does whoever was kept out by mistake wait for that.
+            Change::SetAccess(AccessChange::Deny(_) | AccessChange::Allow(_)) => self.check_few_unfinished()?,
             _ => self.check_settled()?,
         }
         let planned = self.plan(now, &changes)?;
@@ -195,7 +196,23 @@ impl Membership {
             unfinished: self.configurations.unfinished().collect(),
             slot_bytes: self.progress.held_bytes / self.progress.held_slots.max(1),
         };
-        basis.plan(changes, &self.me.member.name)
+        let planned = basis.plan(changes, &self.me.member.name)?;
+        self.check_newcomers(&planned.record)?;
+        Ok(planned)
+    }
+
+    /// Whoever becomes a member can read the record that makes it one.
+    fn check_newcomers(&self, record: &Record) -> Result<(), String> {
+        let Some(needed) = letter::record_spoken_from(record) else { return Ok(()) };
+        let members = record.topology.ring().members().iter();
+        let mut newcomers = members.filter(|member| !self.chain.is_member(member.id));
+        let is_old = |member: &&Member| self.peers.speaks(member.id).is_some_and(|speaks| speaks < needed);
+        match newcomers.find(is_old) {
+            None => Ok(()),
+            Some(old) => {
+                Err(format!("{} is of a release that cannot read what the members agree on: update it first", old.name))
+            }
+        }
     }
 
     /// Members of versions that count that the newest one does not have, but for those who were declared lost.
@@ -407,4 +424,4 @@ impl Membership {
 const UNFINISHED_MAX: usize = 16;
 
 /// Most commands that wait for the end of one change.
-const WAITING_MAX: usize = 64;
+pub(super) const WAITING_MAX: usize = 64;

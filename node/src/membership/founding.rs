@@ -20,6 +20,7 @@ use driftless_proto::membership::{ClusterAnswer, Founding, Record, StoreId};
 use driftless_ring::NodeId;
 use rand::Rng;
 
+use super::commands::WAITING_MAX;
 use super::deciding::Purpose;
 use super::recovery::LISTEN_FIRST;
 use super::{Membership, said_of, voters};
@@ -133,7 +134,7 @@ impl Membership {
         }
         self.check_founding_without(now, &left_out)?;
         if yes && let Some((present, tags)) = self.commanded() {
-            if !is_without(present, &left_out) {
+            if !is_without(present, &left_out) || tags.len() >= WAITING_MAX {
                 return Err(
                     "this node has the cluster founded otherwise right now: run it again in a moment".to_owned()
                 );

@@ -96,7 +96,7 @@ fn change_spoken_from(change: &Change) -> Option<ProtocolVersion> {
     }
 }
 
-fn record_spoken_from(record: &Record) -> Option<ProtocolVersion> {
+pub(super) fn record_spoken_from(record: &Record) -> Option<ProtocolVersion> {
     let access = (!record.access().is_empty()).then_some(greeting::AGREED_ACCESS);
     let doubled = record.topology.ring().partitions().is_doubled().then_some(greeting::DOUBLING);
     access.max(doubled)

@@ -153,8 +153,18 @@ fn name(request: &Request) -> &'static str {
 fn change(request: &Request) -> Option<String> {
     match request {
         Request::Cluster(ClusterCommand::Stage(change) | ClusterCommand::Apply(change)) => Some(change.to_string()),
+        Request::Cluster(ClusterCommand::Recover { lost, force }) => {
+            Some(format!("{} lost{}", are(lost), if *force { "" } else { ", if it were done" }))
+        }
+        Request::Cluster(ClusterCommand::Found { without, yes }) => {
+            Some(format!("{} left out{}", are(without), if *yes { "" } else { ", if it were done" }))
+        }
         _ => None,
     }
+}
+
+fn are(names: &[String]) -> String {
+    format!("{} {}", names.join(", "), if names.len() == 1 { "is" } else { "are" })
 }
 
 fn bucket(shared: &NodeContext, request: &Request) -> Option<String> {

@@ -63,7 +63,8 @@ impl Reconciler {
         let View { shard, now, .. } = *view;
         while self.begun.len() < shard.limits.aae.exchanges_max
             && self.budget.is_open(now.instant, view.pressed)
-            && let Some((peer, partition, unequal)) = self.rounds.next(now.instant, |busy| self.is_busy(busy))
+            && let Some((peer, partition, unequal)) =
+                self.rounds.next(now.instant, |peer, partition| self.is_busy(peer, partition))
         {
             if view.recipients.contains(&peer) {
                 self.rounds.back_off_peer(now.instant, peer);
@@ -269,8 +270,8 @@ impl Reconciler {
     }
 
     /// Two exchanges of a partition at once would find the same.
-    pub(super) fn is_busy(&self, partition: PartitionId) -> bool {
-        self.begun.values().any(|begun| begun.initiator.partition() == partition)
+    pub(super) fn is_busy(&self, peer: NodeId, partition: PartitionId) -> bool {
+        self.begun.values().any(|begun| begun.initiator.partition() == partition) || self.repairs.are_put_off(peer)
     }
 
     pub(super) fn with_initiator<H: Holdings>(

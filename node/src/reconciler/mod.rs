@@ -353,7 +353,8 @@ impl Reconciler {
             self.begin_round(view, peer, partitions);
         }
         let may_begin = self.begun.len() < shard.limits.aae.exchanges_max;
-        self.next_exchange = if may_begin { self.rounds.next_at(|partition| self.is_busy(partition)) } else { None };
+        self.next_exchange =
+            if may_begin { self.rounds.next_at(|peer, partition| self.is_busy(peer, partition)) } else { None };
     }
 
     fn answered(&mut self, shard: &Shard, now: Now, asked: Asked, reply: Reply) {
@@ -374,9 +375,8 @@ impl Reconciler {
                     }
                     Reply::Refused(Refusal::Overloaded { retry_after_ms }) => {
                         let wait = Duration::from_millis(retry_after_ms.into()).min(shard.limits.aae.patience);
-                        self.repairs.hold(now.instant, of, now.instant + wait);
                         self.rounds.hold(of, now.instant + wait);
-                        Landed::PutOff { token, now: now.instant, until: now.instant + shard.limits.aae.patience }
+                        Landed::PutOff { token, now: now.instant, wait }
                     }
                     reply => {
                         tracing::debug!(peer = %of, ?reply, "a repair was refused");

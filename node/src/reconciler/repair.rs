@@ -1,6 +1,7 @@
 //! Sending what this node holds of keys that differ, a few at a time.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use driftless_antientropy::ExchangeId;
 use driftless_proto::{BucketId, Key, Siblings};
@@ -51,10 +52,17 @@ struct Job {
     /// Of those at the first of these tokens, so many were sent: keys seldom share one.
     large_sent: usize,
     in_flight: usize,
-    /// Until when refusals for want of room put off and do not end it: others wait for their exchanges.
-    put_off_until: Option<Instant>,
+    /// Since the peer had no room for something.
+    put_off: Option<PutOff>,
     /// Whether all that was sent so far was taken.
     taken: bool,
+}
+
+/// What a peer had no room for is sent again, at longer and longer intervals.
+#[derive(Clone, Copy, Debug)]
+struct PutOff {
+    until: Instant,
+    wait: Duration,
 }
 
 /// A job that is over.
@@ -82,8 +90,8 @@ pub(super) struct Parcel {
 pub(super) enum Landed {
     /// The peer holds it.
     Taken,
-    /// The peer had too much to do for what is held at this token: it is sent once more, until this moment after the first such refusal.
-    PutOff { token: Token, now: Instant, until: Instant },
+    /// The peer had too much to do for what is held at this token, and asks to be left alone for so long.
+    PutOff { token: Token, now: Instant, wait: Duration },
     /// The peer refused it, or did not answer.
     NotTaken,
 }
@@ -121,7 +129,7 @@ impl Repairs {
             oversized: VecDeque::new(),
             large_sent: 0,
             in_flight: 0,
-            put_off_until: None,
+            put_off: None,
             taken: true,
         };
         self.jobs.insert(job_id, job);
@@ -139,7 +147,7 @@ impl Repairs {
 
     /// A peer has too much to do until then. What several refusals ask for at once is not a sum, and does not concern other
     /// peers.
-    pub(super) fn hold(&mut self, now: Instant, peer: NodeId, until: Instant) {
+    fn hold(&mut self, now: Instant, peer: NodeId, until: Instant) {
         self.held.retain(|_, until| *until > now);
         let held = self.held.entry(peer).or_default();
         *held = (*held).max(until);
@@ -206,18 +214,37 @@ impl Repairs {
                 self.bytes -= size.bytes;
             }
         }
-        if let Some(job) = self.jobs.get_mut(&job_id) {
-            job.in_flight = job.in_flight.saturating_sub(1);
-            match landed {
-                Landed::Taken => {}
-                Landed::PutOff { token, now, until } if now < *job.put_off_until.get_or_insert(until) => {
-                    if !job.tokens.contains(&token) {
-                        job.tokens.push_back(token);
-                    }
+        let Some(job) = self.jobs.get_mut(&job_id) else { return };
+        job.in_flight = job.in_flight.saturating_sub(1);
+        match landed {
+            Landed::Taken => {}
+            Landed::PutOff { token, now, wait } => {
+                let (until, wait) = (now + PUT_OFF_MAX, wait.max(WAIT_MIN));
+                let put_off = job.put_off.get_or_insert(PutOff { until, wait });
+                // What is too large for the window would be carried whole each time.
+                let is_sent_again = now < put_off.until && !size.is_oversized;
+                // Of all that was refused at once, the first doubles the wait.
+                let (to, wait, is_held) =
+                    (job.to, put_off.wait, self.held.get(&job.to).is_some_and(|until| *until > now));
+                if !is_held {
+                    put_off.wait = wait * 2;
                 }
-                Landed::PutOff { .. } | Landed::NotTaken => job.taken = false,
+                if !is_sent_again {
+                    job.taken = false;
+                } else if !job.tokens.contains(&token) {
+                    job.tokens.push_back(token);
+                }
+                if !is_held {
+                    self.hold(now, to, now + wait);
+                }
             }
+            Landed::NotTaken => job.taken = false,
         }
+    }
+
+    /// Whether a peer has had no room for something that is to be sent to it.
+    pub(super) fn are_put_off(&self, peer: NodeId) -> bool {
+        self.jobs.values().any(|job| job.to == peer && job.put_off.is_some())
     }
 
     fn held_until(&self, peer: NodeId) -> Instant {
@@ -286,6 +313,12 @@ const KEY_COST: usize = 2 << 10;
 
 /// Keys under way at once: enough to keep a peer busy between two syncs.
 const KEYS_MAX: usize = 128;
+
+/// For how long a job sends again what was refused for want of room: others wait for its place.
+const PUT_OFF_MAX: Duration = Duration::from_secs(2);
+
+/// Whatever a peer asks for, it is left alone for so long.
+const WAIT_MIN: Duration = Duration::from_millis(10);
 
 /// What a message takes beside key, vector and values, about.
 const FRAME_BYTES: usize = 64;

@@ -358,22 +358,22 @@ impl Rounds {
     pub(super) fn next(
         &self,
         now: Instant,
-        busy: impl Fn(PartitionId) -> bool,
+        busy: impl Fn(NodeId, PartitionId) -> bool,
     ) -> Option<(NodeId, PartitionId, Unequal)> {
         self.startable(busy).find(|(.., at)| *at <= now).map(|(peer, partition, unequal, _)| (peer, partition, unequal))
     }
 
     /// When the next exchange may begin, if one waits for its time.
-    pub(super) fn next_at(&self, busy: impl Fn(PartitionId) -> bool) -> Option<Instant> {
+    pub(super) fn next_at(&self, busy: impl Fn(NodeId, PartitionId) -> bool) -> Option<Instant> {
         self.startable(busy).map(|(.., at)| at).min()
     }
 
     fn startable(
         &self,
-        busy: impl Fn(PartitionId) -> bool,
+        busy: impl Fn(NodeId, PartitionId) -> bool,
     ) -> impl Iterator<Item = (NodeId, PartitionId, Unequal, Instant)> {
         self.waiting.iter().filter_map(move |(_, _, id, partition)| {
-            let peer = self.peers.get(id).filter(|peer| peer.reachable && !busy(*partition))?;
+            let peer = self.peers.get(id).filter(|peer| peer.reachable && !busy(*id, *partition))?;
             let unequal = peer.shared.get(partition)?.unequal?;
             Some((*id, *partition, unequal, unequal.not_before.max(peer.busy_until)))
         })
