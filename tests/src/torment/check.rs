@@ -191,7 +191,12 @@ impl Evidence<'_> {
         for delete in self.operations.iter().filter(at_work) {
             ended.extend(pasts.of_write(delete.id));
             if delete.kind == Kind::BlindDelete {
-                let until = if delete.is_ok() { delete.returned } else { Micros::MAX };
+                let until = match delete.is_ok() {
+                    // One that was made at two nodes removes what it finds at the second, as long as that one carries it out.
+                    true if delete.twice => delete.returned.max(delete.invoked + CARRIED_OUT_FOR),
+                    true => delete.returned,
+                    false => Micros::MAX,
+                };
                 let earlier = self.operations.iter().filter(|op| op.kind == Kind::Put && op.invoked < until);
                 ended.extend(earlier.map(|op| op.id));
             }
@@ -209,6 +214,9 @@ impl Broken {
         Broken { promise, text }
     }
 }
+
+/// No node begins or goes on with a request that is older: clients give up after three seconds (`workload::TIMEOUT`), and nodes a moment later.
+const CARRIED_OUT_FOR: Micros = 4_000_000;
 
 /// `past` of every write of a key.
 struct Pasts(BTreeMap<Id, BTreeSet<Id>>);
@@ -293,7 +301,11 @@ mod tests {
         assert_eq!(judge(&[put(1, &[]), refused], &[]), ["no lost write"]);
         let blind = operation(2, Kind::BlindDelete, &[], &[]);
         assert!(judge(&[put(1, &[]), blind.clone()], &[]).is_empty());
-        assert_eq!(judge(&[blind, put(3, &[])], &[]), ["no lost write"], "it came before");
+        assert_eq!(judge(&[blind.clone(), put(3, &[])], &[]), ["no lost write"], "it came before");
+        let twice = Operation { twice: true, ..blind };
+        assert!(judge(&[twice.clone(), put(3, &[])], &[]).is_empty(), "it may have been made at another node since");
+        let later = Operation { invoked: 20 + CARRIED_OUT_FOR, ..put(3, &[]) };
+        assert_eq!(judge(&[twice, later], &[]), ["no lost write"], "nobody carries it out any more");
     }
 
     #[test]
